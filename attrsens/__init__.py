@@ -1,0 +1,46 @@
+"""How far can an image classifier's explanation be trusted?
+
+>>> import attrsens
+>>> report = attrsens.explain("sample:chelsea", method="sg:n=50")
+>>> report.attributions[0].map.shape
+(224, 224)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from attrsens.engine.report import Report as Report
+    from attrsens.engine.verbs import explain as explain
+    from attrsens.errors import AttrsensError as AttrsensError
+    from attrsens.explainer import Explainer as Explainer
+    from attrsens.heatmaps import Attribution as Attribution
+    from attrsens.models.classifier import Classifier as Classifier
+    from attrsens.models.zoo import load as load
+    from attrsens.render import Writer as Writer
+    from attrsens.spec import METHODS as METHODS
+
+_HOME = {
+    "AttrsensError": "errors",
+    "Attribution": "heatmaps",
+    "Classifier": "models.classifier",
+    "Explainer": "explainer",
+    "METHODS": "spec",
+    "Report": "engine.report",
+    "Writer": "render",
+    "explain": "engine.verbs",
+    "load": "models.zoo",
+}
+__all__ = [*_HOME]  # noqa: PLE0604 (names are resolved on first use, so that importing attrsens costs nothing)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'attrsens' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"attrsens.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -1,0 +1,295 @@
+"""What a method is, read once from its signature.
+
+The law: left of `*` is data, right of `*` are hyperparameters, each written
+`name: Annotated[type, Param("help", ...)] = default`. Flags, checks, cache keys, tables and contract tests follow.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import math
+import pkgutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from attrsens.errors import AttrsensError, unknown
+
+Value = int | float | str | bool
+Scale = Literal["ratio", "bounded", "nominal"]
+
+
+@dataclass(frozen=True)
+class Param:
+    """What is known of a hyperparameter besides its name, type and default.
+
+    Attributes:
+        help: one line, with the unit.
+        min, max: admissible values, both included.
+        choices: admissible words.
+        sweep: the published sweep; `reference` is the published reference among its values.
+        scale: how one step of the knob is measured: "ratio" an octave, "bounded" 10 % of `range`, "nominal" a switch.
+        range: the span in use in practice, for shares of variance.
+        source: where default and sweep come from.
+    """
+
+    help: str
+    min: float | None = None
+    max: float | None = None
+    choices: tuple[str, ...] = ()
+    sweep: tuple[Value, ...] = ()
+    reference: Value | None = None
+    scale: Scale = "nominal"
+    range: tuple[float, float] | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Hyper:
+    """One hyperparameter: `type` is int, float, str, bool or Path (a file whose content counts, not its name)."""
+
+    name: str
+    type: type
+    default: Value
+    param: Param
+
+    def check(self, value: object, owner: str) -> Value:
+        """The value in this hyperparameter's type and range; text is parsed.
+
+        Raises:
+            AttrsensError: names the owner, the rule and the value.
+        """
+        p = self.param
+        parsed = self._parse(value)
+        if (
+            parsed is None
+            or (p.choices and parsed not in p.choices)
+            or (p.min is not None and float(parsed) < p.min)
+            or (p.max is not None and float(parsed) > p.max)
+        ):
+            raise AttrsensError(f"{owner}: {self.name} must be {self.rule()}; got {value!r}")
+        return parsed
+
+    def rule(self) -> str:
+        """The admissible values in words: 'an integer of at least 1'."""
+        p = self.param
+        if p.choices:
+            return "one of " + ", ".join(p.choices)
+        if self.type is bool:
+            return "true or false"
+        if self.type not in (int, float):
+            return "text" if self.type is str else "a file"
+        noun = "an integer" if self.type is int else "a number"
+        if p.min is not None and p.max is not None:
+            return f"{noun} from {p.min:g} to {p.max:g}"
+        if p.min is not None:
+            return f"{noun} of at least {p.min:g}"
+        return noun if p.max is None else f"{noun} of at most {p.max:g}"
+
+    def _parse(self, value: object) -> Value | None:
+        if self.type is bool:
+            words = {"true": True, "yes": True, "on": True, "1": True}
+            words |= {"false": False, "no": False, "off": False, "0": False}
+            return value if isinstance(value, bool) else words.get(str(value).lower())
+        if isinstance(value, bool):
+            return None
+        if self.type is Path:
+            return "" if str(value) == "." else str(value)  # Path() means no file
+        if self.type is str:
+            return value if isinstance(value, str) else None
+        try:
+            number = float(value)  # type: ignore[arg-type]
+            if not math.isfinite(number) or (self.type is int and number != int(number)):
+                return None
+            # an integer is read as one, so that large seeds keep every digit
+            return int(value) if isinstance(value, (int, str)) and self.type is int else self.type(number)
+        except (TypeError, ValueError):
+            return None
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A registered function and its hyperparameters.
+
+    Attributes:
+        name, version: a change of the mathematics raises the version, which expires this entry's cached results.
+        summary: first line of the docstring.
+        traits: facts that the decorator was given, such as `gradient=False`.
+    """
+
+    kind: str
+    name: str
+    version: int
+    function: Callable[..., Any]
+    summary: str
+    hypers: tuple[Hyper, ...]
+    traits: Mapping[str, Any] = field(default_factory=dict)
+
+    def hyper(self, name: str) -> Hyper:
+        for hyper in self.hypers:
+            if hyper.name == name:
+                return hyper
+        raise unknown("parameter", name, [h.name for h in self.hypers], self._listing())
+
+    def parse(self, name: str, text: object) -> Value:
+        """One checked value of one hyperparameter."""
+        return self.hyper(name).check(text, self.name)
+
+    def complete(self, overrides: Mapping[str, object] = {}) -> dict[str, Value]:  # noqa: B006 (read only)
+        """Every hyperparameter with its value, checked, in declared order."""
+        for name in overrides:
+            self.hyper(name)
+        return {h.name: h.check(overrides.get(h.name, h.default), self.name) for h in self.hypers}
+
+    def own(self) -> tuple[Hyper, ...]:
+        """The hyperparameters of the function itself, without those that join every entry."""
+        names = _keyword_only(self.function)
+        return tuple(h for h in self.hypers if h.name in names)
+
+    def _listing(self) -> str:
+        return f"{self.name} has: {', '.join(h.name for h in self.hypers) or 'none'}"
+
+
+class Registry(Mapping[str, Spec]):
+    """Functions of one kind by name, filled when the package that holds them is first asked for.
+
+    Args:
+        kind: the word for an entry, such as "method".
+        package: where the entries live; every module in it is imported on first use.
+        common: hyperparameters that join every entry; a trait of the same name replaces the default.
+    """
+
+    def __init__(self, kind: str, package: str, common: tuple[Hyper, ...] = ()) -> None:
+        self.kind, self.package, self.common = kind, package, common
+        self._specs: dict[str, Spec] = {}
+        self._found = False
+
+    def __call__(self, name: str, *, version: int, **traits: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Decorator that registers a function."""
+
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            if name in self._specs:
+                raise TypeError(f"{self.kind} {name!r} is registered twice")
+            common = tuple(replace(h, default=traits.get(h.name, h.default)) for h in self.common)
+            hypers = read_hypers(function) + common
+            names = [h.name for h in hypers]
+            if len(set(names)) < len(names):
+                raise TypeError(f"{self.kind} {name!r} has a parameter twice: {names}")
+            hypers = tuple(replace(h, default=h.check(h.default, name)) for h in hypers)
+            summary = (inspect.getdoc(function) or "").split("\n")[0].rstrip(".")
+            self._specs[name] = Spec(self.kind, name, version, function, summary, hypers, traits)
+            return function
+
+        return register
+
+    def __getitem__(self, name: str) -> Spec:
+        self._discover()
+        if name not in self._specs:
+            raise unknown(self.kind, name, self._specs)
+        return self._specs[name]
+
+    def __contains__(self, name: object) -> bool:
+        self._discover()
+        return name in self._specs
+
+    def __iter__(self) -> Iterator[str]:
+        self._discover()
+        return iter(sorted(self._specs))
+
+    def __len__(self) -> int:
+        self._discover()
+        return len(self._specs)
+
+    def remove(self, name: str) -> None:
+        """Forget an entry (tests and notebooks that register their own)."""
+        del self._specs[name]
+
+    def owners(self, parameter: str) -> list[str]:
+        """The entries that have the parameter."""
+        return [name for name in self if any(h.name == parameter for h in self[name].hypers)]
+
+    def parameters(self) -> dict[str, dict[str, Hyper]]:
+        """Every parameter name with the entries that have it and their own version of it."""
+        out: dict[str, dict[str, Hyper]] = {}
+        for name in self:
+            for hyper in self[name].hypers:
+                out.setdefault(hyper.name, {})[name] = hyper
+        return out
+
+    def _discover(self) -> None:
+        if not self._found:
+            self._found = True
+            package = importlib.import_module(self.package)
+            for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
+                importlib.import_module(f"{self.package}.{module}")
+
+
+def read_hypers(function: Callable[..., Any]) -> tuple[Hyper, ...]:
+    """The hyperparameters in a signature. Only annotations right of `*` are evaluated.
+
+    Raises:
+        TypeError: one of them lacks its Annotated[type, Param(...)] or its default.
+    """
+    scope = vars(sys.modules[function.__module__]) if function.__module__ in sys.modules else {}
+    scope = {**scope, **function.__globals__}
+    hypers = []
+    for name, parameter in _keyword_only(function).items():
+        note = parameter.annotation
+        if isinstance(note, str):
+            note = eval(note, scope)  # the project's own source text
+        parts = get_args(note) if get_origin(note) is Annotated else ()
+        if len(parts) != 2 or not isinstance(parts[1], Param) or parts[0] not in (int, float, str, bool, Path):
+            raise TypeError(f"{function.__qualname__}: write {name}: Annotated[type, Param('help')] = default")
+        if parameter.default is inspect.Parameter.empty:
+            raise TypeError(f"{function.__qualname__}: {name} needs a default")
+        hypers.append(Hyper(name, parts[0], parameter.default, parts[1]))
+    return tuple(hypers)
+
+
+def canonical(data: object) -> str:
+    """JSON with sorted keys and no spaces: the form that is hashed."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def _keyword_only(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+COMMON = (
+    Hyper("output", str, "logit", Param("scalar that is explained", choices=("logit", "prob"), source="methods 1.5")),
+    Hyper(
+        "space",
+        str,
+        "pixel",
+        Param(
+            "tensor that gradients, noise and fills refer to: pixels in [0, 1] or normalised",
+            choices=("pixel", "normalized"),
+            source="methods 1.1",
+        ),
+    ),
+    Hyper(
+        "sign",
+        str,
+        "signed",
+        Param(
+            "signed; abs: absolute value of the map; abs_sample: of every gradient before averaging",
+            choices=("signed", "abs", "abs_sample"),
+            source="methods 1.8",
+        ),
+    ),
+    Hyper(
+        "reduce",
+        str,
+        "mean",
+        Param(
+            "how colour channels become one, after sign", choices=("mean", "sum", "max", "none"), source="methods 1.7"
+        ),
+    ),
+)
+
+METHODS = Registry("method", "attrsens.methods", COMMON)
