@@ -1,0 +1,5 @@
+"""Attribution methods, one function each: (classifier view, image in its space, target, *, hyperparameters) -> map.
+
+A method returns (C, H, W) or (H, W), or that and a dict of notes. Every module here is found by itself; the
+parameters `output`, `space`, `sign` and `reduce` join every method and act through the view and after it.
+"""

@@ -1,0 +1,1 @@
+"""Classifiers: pixels in [0, 1] in, logits out."""

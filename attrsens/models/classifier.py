@@ -1,0 +1,355 @@
+"""The classifier: the one place that normalises, batches, counts passes and knows devices."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from attrsens.errors import AttrsensError, InputError
+from attrsens.images import Preprocess
+from attrsens.models.surgery import _logits, fold_batchnorm
+from attrsens.seeds import Stream
+from attrsens.spec import canonical
+
+# On a CPU, the activations that a backward pass keeps outgrow the allocator's cache at 16 images (measured: 8 is up
+# to a quarter faster with gradients, 16 a little faster without).
+CPU_BATCH, CPU_GRADIENT_BATCH, GPU_BATCH = 16, 8, 64
+T = TypeVar("T")
+
+
+@dataclass
+class Passes:
+    """Images that went forward and backward through the network."""
+
+    forward: int = 0
+    backward: int = 0
+
+
+@dataclass
+class _Shared:
+    """What every view of a classifier has in common."""
+
+    batch: int
+    gradient_batch: int
+    ready: bool
+    classes: int | None = None
+
+
+class Stack:
+    """A stack of images that is never held whole: `build(indices)` makes the ones a batch needs.
+
+    Args:
+        count: how many images.
+        build: from a range of indices to their images (len(indices), C, H, W).
+        like: one image (C, H, W), for shape, dtype and device.
+    """
+
+    def __init__(self, count: int, build: Callable[[range], Tensor], like: Tensor) -> None:
+        self.count, self.build, self.like = count, build, like
+
+    def __len__(self) -> int:
+        return self.count
+
+
+Images = Tensor | Stack | Iterable[Tensor]
+
+
+class Classifier:
+    """Images in [0, 1] in, logits out.
+
+    Args:
+        module: maps normalised images (N, C, H, W) to logits (N, classes), or to a tuple that starts with them.
+            It is copied, so yours stays as it is.
+        mean, std: one number a channel.
+        resize, crop, interp, squash: how pictures become its input (see `Preprocess`).
+        classes: class names in order of index.
+        name, id: for reports and cache keys; the id defaults to a hash of weights, type and preprocessing.
+        device: auto, cpu, cuda or cuda:INDEX.
+        precision: fp32, or bf16 for passes without a gradient.
+        fold: fold BatchNorm and use channels_last where there are convolutions; False is the reference numerics.
+        batch: images a pass, or "auto" (16 on a CPU, 8 with gradients; 64 on a GPU); halved when memory runs out.
+        copy_module: False hands the module over instead of copying it.
+
+    Attributes:
+        passes: counts since this object (or view) was made.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        resize: int | None = None,
+        crop: int | None = None,
+        interp: str = "bilinear",
+        squash: bool = False,
+        classes: Sequence[str] | None = None,
+        name: str | None = None,
+        id: str | None = None,
+        device: str = "auto",
+        precision: str = "fp32",
+        fold: bool = True,
+        batch: int | str = "auto",
+        copy_module: bool = True,
+    ) -> None:
+        self.preprocess = Preprocess(resize, crop, interp, squash, tuple(mean), tuple(std))
+        self.classes = list(classes) if classes is not None else None
+        self.name = name or type(module).__name__.lower()
+        self.device = pick_device(device)
+        self.precision, self.fold = precision, fold
+        self.id = id or f"{self.name}@{_fingerprint(module, self.preprocess)}"
+        self.output, self.space, self.sign = "logit", "pixel", "signed"
+        self.image, self.dry = "", False
+        self.wnids: tuple[str, ...] = ()
+        self.sha256: str | None = None
+        self.passes = Passes()
+        module = copy.deepcopy(module) if copy_module else module
+        self._net = module.eval().requires_grad_(False).to(self.device)
+        convs = any(isinstance(m, nn.Conv2d) for m in self._net.modules())
+        self._layout = torch.channels_last if fold and convs else torch.contiguous_format
+        sizes = (CPU_BATCH, CPU_GRADIENT_BATCH) if self.device.type == "cpu" else (GPU_BATCH, GPU_BATCH)
+        sizes = sizes if batch == "auto" else (int(batch), int(batch))
+        self._shared = _Shared(*sizes, ready=not (fold and convs))
+        shape = (-1, 1, 1)
+        self._mean = torch.tensor(self.preprocess.mean, device=self.device).reshape(shape)
+        self._std = torch.tensor(self.preprocess.std, device=self.device).reshape(shape)
+
+    # -- views ---------------------------------------------------------------------------------------------------
+
+    def view(
+        self, *, output: str = "logit", space: str = "pixel", sign: str = "signed", image: str = "", dry: bool = False
+    ) -> Classifier:
+        """The same network seen through conventions, with a pass count of its own.
+
+        Args:
+            output: "logit" or "prob", the scalar that `score` and gradients are of.
+            space: "pixel" or "normalized", the tensor that goes in and that gradients refer to.
+            sign: "abs_sample" takes the absolute value of every gradient.
+            image: hash that keys the random streams.
+            dry: count passes without running any; scores and gradients are zeros.
+        """
+        view = copy.copy(self)
+        view.output, view.space, view.sign, view.image, view.dry = output, space, sign, image, dry
+        view.passes = Passes()
+        return view
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pixels in [0, 1], (..., C, H, W), as this view's input space has them, on the device."""
+        pixels = pixels.to(self.device, torch.float32)
+        return pixels if self.space == "pixel" else (pixels - self._mean) / self._std
+
+    def colour(self, name: str) -> Tensor:
+        """black, white, grey (0.5) or mean (the normaliser's) as (C, 1, 1) in this view's space."""
+        values = {"black": 0.0, "white": 1.0, "grey": 0.5}
+        pixel = self._mean if name == "mean" else torch.full_like(self._mean, values[name])
+        return self.encode(pixel)
+
+    def stream(self, seed: int, purpose: str) -> Stream:
+        """The random draws of this image for this purpose."""
+        return Stream(seed, self.image, purpose)
+
+    @property
+    def class_count(self) -> int:
+        """How many classes: from the names, else from one pass over a grey image."""
+        if self.classes is None and self._shared.classes is None:
+            side = self.preprocess.crop or self.preprocess.resize or 224
+            grey = torch.full((1, self.preprocess.channels, side, side), 0.5, device=self.device)
+            self._shared.classes = self.view().logits(grey).shape[1]
+        return len(self.classes) if self.classes is not None else self._shared.classes or 0
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Images a batch: (forward only, with gradients)."""
+        return self._shared.batch, self._shared.gradient_batch
+
+    # -- passes --------------------------------------------------------------------------------------------------
+
+    def logits(self, images: Images) -> Tensor:
+        """Logits (N, classes) of a stack, a `Stack` or any iterable of images. One forward pass an image."""
+        chunks = self._chunks(images, self._shared.batch)
+        return torch.cat([self._retry(self._forward_only, chunk) for chunk in chunks])
+
+    def score(self, images: Images, target: int) -> Tensor:
+        """The target's logit or probability of every image, (N,). One forward pass an image."""
+        if self.dry:
+            return torch.zeros(self._count(images))
+        return self._select(self.logits(images), target)
+
+    def gradients(self, images: Images, target: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """(gradients (b, C, H, W), scores (b,)) batch by batch, in order. One forward and one backward an image."""
+        if self.dry:
+            like = images.like[None] if isinstance(images, Stack) else None
+            count = self._count(images, backward=True)
+            if like is None:
+                like = images[:1] if isinstance(images, Tensor) else torch.zeros(1, 1, 1, 1)
+            yield torch.zeros_like(like).expand(count, *like.shape[1:]), torch.zeros(count)
+            return
+        for chunk in self._chunks(images, self._shared.gradient_batch):
+            yield self._retry(lambda part: self._gradient(part, target), chunk)
+
+    def gradient(self, image: Tensor, target: int) -> Tensor:
+        """Gradient of the target's score for one image, (C, H, W)."""
+        ((gradient, _),) = self.gradients(image[None], target)
+        return gradient[0]
+
+    def mean_gradient(self, images: Images, target: int, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean, or weighted sum, of the gradients (C, H, W), and every score (N,); never holds more than a batch."""
+        total: Tensor | None = None
+        scores: list[Tensor] = []
+        seen = 0
+        for gradient, score in self.gradients(images, target):
+            part = gradient.sum(0)
+            if weights is not None:
+                w = weights[seen : seen + len(gradient)].to(gradient)
+                part = torch.einsum("n,nchw->chw", w, gradient)
+            total = part if total is None else total + part
+            seen += len(gradient)
+            scores.append(score)
+        if total is None:
+            raise ValueError("no images")
+        return (total if weights is not None else total / seen), torch.cat(scores)
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _chunks(self, images: Images, size: int) -> Iterator[Tensor]:
+        if isinstance(images, Tensor):
+            if images.dim() != 4:
+                raise ValueError(f"a stack of images is (N, C, H, W); got {tuple(images.shape)}")
+            yield from images.split(size)
+        elif isinstance(images, Stack):
+            at = 0
+            while at < images.count:
+                indices = range(at, min(at + size, images.count))
+                yield images.build(indices)
+                at = indices.stop
+        else:
+            each = iter(images)
+            while part := list(islice(each, size)):
+                yield torch.stack(part)
+
+    def _count(self, images: Images, backward: bool = False) -> int:
+        count = len(images) if isinstance(images, (Tensor, Stack)) else sum(1 for _ in images)
+        self.passes.forward += count
+        self.passes.backward += count * backward
+        return count
+
+    def _network(self, x: Tensor) -> Tensor:
+        x = x if self.space == "normalized" else (x - self._mean) / self._std
+        x = x.contiguous(memory_format=self._layout)
+        if not self._shared.ready:
+            self._prepare(x[:1].detach())
+        try:
+            logits = _logits(self._net(x))
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            if isinstance(error, RuntimeError) and _is_memory(error):
+                raise
+            first = (str(error).splitlines() or [""])[0][:160]
+            raise InputError(f"model {self.name} fails on an image of shape {tuple(x.shape[1:])}: {first}") from None
+        if logits.dim() != 2 or len(logits) != len(x):
+            raise AttrsensError(f"model {self.name} returns {tuple(logits.shape)} for {len(x)} images; logits are 2-D")
+        if self.classes is not None and len(self.classes) != logits.shape[1]:
+            raise AttrsensError(
+                f"model {self.name} has {logits.shape[1]} outputs but {len(self.classes)} class names; give --classes FILE"
+            )
+        return logits
+
+    def _prepare(self, example: Tensor) -> None:
+        """Fold and lay out the network, once, on the first image it sees (whose size is then known)."""
+        self._shared.ready = True
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            fold_batchnorm(self._net, example.clone())
+            self._net.to(memory_format=self._layout)  # type: ignore[call-overload]
+
+    def _forward_only(self, x: Tensor) -> Tensor:
+        reduced = self.precision == "bf16"
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
+            logits = self._network(x).float()
+        self._finite(logits)
+        self.passes.forward += len(x)
+        return logits
+
+    def _gradient(self, x: Tensor, target: int) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            logits = self._network(x).float()
+            self._finite(logits)
+            score = self._select(logits, target)
+            if not score.requires_grad:
+                raise AttrsensError(f"model {self.name} has no gradient path from its logits to its input")
+            (gradient,) = torch.autograd.grad(score.sum(), x)
+        self.passes.forward += len(x)
+        self.passes.backward += len(x)
+        return (gradient.abs() if self.sign == "abs_sample" else gradient), score.detach()
+
+    def _select(self, logits: Tensor, target: int) -> Tensor:
+        if not 0 <= target < logits.shape[1]:
+            raise AttrsensError(f"class {target} is out of range: model {self.name} has {logits.shape[1]} classes")
+        return logits[:, target] if self.output == "logit" else torch.softmax(logits, 1)[:, target]
+
+    def _finite(self, logits: Tensor) -> None:
+        if not bool(torch.isfinite(logits).all()):
+            raise InputError(f"model {self.name} gives logits that are not finite")
+
+    def _retry(self, run: Callable[[Tensor], Any], chunk: Tensor) -> Any:
+        """Run a chunk; out of memory, halve the batch for good and run it in parts."""
+        try:
+            return run(chunk)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not _is_memory(error):
+                raise
+        if len(chunk) == 1:
+            raise AttrsensError(f"model {self.name}: one image does not fit into the memory of {self.device}")
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        half = (len(chunk) + 1) // 2
+        self._shared.batch = min(self._shared.batch, half)
+        self._shared.gradient_batch = min(self._shared.gradient_batch, half)
+        parts = [self._retry(run, part) for part in chunk.split(half)]
+        if isinstance(parts[0], Tensor):
+            return torch.cat(parts)
+        return tuple(torch.cat(same) for same in zip(*parts, strict=True))
+
+
+def _is_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+
+
+def pick_device(name: str) -> torch.device:
+    """auto, cpu, cuda or cuda:INDEX as a device.
+
+    Raises:
+        AttrsensError: an unknown name, or no such GPU.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    index = name.removeprefix("cuda").removeprefix(":")
+    if not name.startswith("cuda") or (index and not index.isdigit()) or name == "cuda:":
+        raise AttrsensError(f"unknown device {name!r}; devices: auto, cpu, cuda, cuda:INDEX")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(index or 0) >= count:
+        raise AttrsensError(f"device {name}: this machine has {count or 'no'} CUDA devices; use --device cpu")
+    return torch.device(name)
+
+
+def _fingerprint(module: nn.Module, preprocess: Preprocess) -> str:
+    digest = hashlib.sha256()
+    for key, tensor in module.state_dict().items():
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return model_id("", digest.hexdigest(), repr(module), preprocess).removeprefix("@")
+
+
+def model_id(name: str, weights: str, architecture: str, preprocess: Preprocess) -> str:
+    """`NAME@` and 12 digits of the sha256 over weights, architecture and preprocessing."""
+    text = canonical({"weights": weights, "architecture": architecture, "preprocess": preprocess.describe()})
+    return f"{name}@{hashlib.sha256(text.encode()).hexdigest()[:12]}"
