@@ -1,0 +1,149 @@
+"""What identifies a result: strings and numbers only."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+
+from attrsens.errors import AttrsensError, unknown
+from attrsens.images import read_bytes
+from attrsens.spec import METHODS, Registry, Value, canonical
+
+
+@dataclass(frozen=True)
+class Call:
+    """A registered function with every parameter."""
+
+    kind: str
+    name: str
+    version: int
+    parameters: Mapping[str, Value]
+
+    @property
+    def expression(self) -> str:
+        """`name:parameter=value,...` with every parameter; parses back to the same call."""
+        settings = ",".join(f"{k}={_text(v)}" for k, v in self.parameters.items())
+        return f"{self.name}:{settings}" if settings else self.name
+
+    @cached_property
+    def identity(self) -> dict[str, object]:
+        """What the key is made of: a file stands for its content, not for its name."""
+        types = {h.name: h.type for h in METHODS[self.name].hypers}
+        values = {k: _content(str(v)) if types[k] is Path and v else v for k, v in self.parameters.items()}
+        return {"kind": self.kind, "name": self.name, "version": self.version, "parameters": values}
+
+    def raw(self) -> Call:
+        """The call whose result is kept: `sign=abs` and `reduce` act on it afterwards, without any pass."""
+        sign = "signed" if self.parameters["sign"] == "abs" else self.parameters["sign"]
+        return replace(self, parameters={**self.parameters, "sign": sign, "reduce": "none"})
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One result. Without calls it is the prediction: the logits of the image.
+
+    Attributes:
+        model, precision, fold, device, torch: what computed it; `device` is the kind, `torch` major.minor.
+        image: sha256 of the decoded pixels; `noise` sd of input noise, 0 for none.
+        target: class index, None for a prediction.
+    """
+
+    model: str
+    image: str
+    target: int | None = None
+    calls: tuple[Call, ...] = ()
+    noise: float = 0.0
+    precision: str = "fp32"
+    fold: bool = True
+    device: str = "cpu"
+    torch: str = ""
+
+    @cached_property
+    def key(self) -> str:
+        """sha256 of the canonical JSON of everything above, in hex."""
+        data = {k: v for k, v in vars(self).items() if k not in ("calls", "key")}
+        return hashlib.sha256(canonical(data | {"calls": [c.identity for c in self.calls]}).encode()).hexdigest()
+
+    def raw(self) -> Cell:
+        """The cell whose result is kept in the store."""
+        return replace(self, calls=tuple(c.raw() for c in self.calls))
+
+
+def parse_call(expression: str, flags: Mapping[str, object] = {}, registry: Registry = METHODS) -> Call:  # noqa: B006
+    """A call from `name[:parameter=value,...]`.
+
+    Args:
+        flags: values for parameters of this entry; what the expression says wins.
+
+    Raises:
+        AttrsensError: unknown name or parameter, or a value outside its range.
+    """
+    head, *wrappers = expression.split("+")
+    if wrappers:
+        raise unknown("wrapper", wrappers[0].partition(":")[0], (), "no wrapper exists in this version")
+    name, colon, rest = head.strip().partition(":")
+    spec = registry[name]
+    given: dict[str, object] = {}
+    for part in rest.split(",") if colon else []:
+        key, equals, value = (p.strip() for p in part.partition("="))
+        if not equals or not key:
+            raise AttrsensError(f"method {expression!r}: cannot read {part!r}; write name:parameter=value,...")
+        if key in given:
+            raise AttrsensError(f"method {expression!r}: {key} is given twice")
+        spec.hyper(key)
+        given[key] = value
+    own = {h.name for h in spec.hypers}
+    parameters = spec.complete({k: v for k, v in flags.items() if k in own} | given)
+    if parameters.get("sign") == "abs_sample" and not spec.traits.get("gradient"):
+        raise AttrsensError(f"{name}: sign=abs_sample is for methods that average gradients; {name} takes none")
+    return Call(registry.kind, name, spec.version, parameters)
+
+
+def parse_calls(expressions: list[str], flags: Mapping[str, object]) -> list[Call]:
+    """Calls from several expressions; a flag goes to every method that has it.
+
+    Raises:
+        AttrsensError: as `parse_call`; or a flag that none of the methods has: the message names those that do.
+    """
+    calls = [parse_call(e, flags) for e in expressions]
+    for flag in flags.keys() - {"seed"}:  # a seed is welcome where nothing is drawn
+        if not any(flag in c.parameters for c in calls):
+            names = ", ".join(dict.fromkeys(c.name for c in calls))
+            owners = METHODS.owners(flag)
+            known = f"methods that have it: {', '.join(owners)}" if owners else "no method has it"
+            raise AttrsensError(f"{names} has no parameter {flag!r}; {known}")
+    return calls
+
+
+def choose_method(flags: Mapping[str, object]) -> str:
+    """The method that is meant when none is named: the one that has the named parameters; without any, grad.
+
+    Raises:
+        AttrsensError: no method has them, or several do.
+    """
+    common = {h.name for h in METHODS.common} | {"seed"}
+    named = [flag for flag in flags if flag not in common]
+    if not named:
+        return "grad"
+    owners = [name for name in METHODS if all(name in METHODS.owners(flag) for flag in named)]
+    if len(owners) != 1:
+        found = f"several methods have it: {', '.join(owners)}" if owners else "no method has it"
+        raise AttrsensError(f"parameter {' and '.join(named)}: {found}; choose with --method")
+    return owners[0]
+
+
+def torch_version() -> str:
+    """major.minor of the installed torch, without importing it."""
+    return ".".join(metadata.version("torch").split(".")[:2])
+
+
+def _text(value: Value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _content(path: str) -> str:
+    return "sha256:" + hashlib.sha256(read_bytes(path)).hexdigest()

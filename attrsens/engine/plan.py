@@ -1,0 +1,182 @@
+"""What a request will cost, counted by running every method with passes that are counted instead of made."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from attrsens.engine.cell import Call, Cell
+from attrsens.engine.inputs import class_of
+from attrsens.engine.report import PassInfo
+from attrsens.engine.run import Request, base_cell
+from attrsens.engine.store import Store
+from attrsens.errors import AttrsensError, InputError
+from attrsens.explainer import Explainer
+from attrsens.images import Preprocess
+from attrsens.spec import METHODS
+
+if TYPE_CHECKING:
+    from attrsens.models.classifier import Classifier
+
+CALIBRATION = 2.0  # seconds at most
+
+
+@dataclass
+class Plan:
+    """What would run.
+
+    Attributes:
+        cells: maps that were asked for; `cached` of them need no pass. Images whose top-1 is not in the store count as
+            not cached.
+        forward, backward: passes that would be made, predictions included.
+        memory_mb: peak of the process while calibrating; None where the system does not tell.
+        seconds: expected, from the throughput measured in the calibration.
+    """
+
+    images: int
+    models: int
+    methods: list[str]
+    cells: int
+    cached: int
+    forward: int
+    backward: int
+    memory_mb: float | None
+    seconds: float
+
+
+def cost(classifier: Classifier, call: Call, shape: tuple[int, int]) -> PassInfo:
+    """The passes of one call on an image of (height, width).
+
+    Raises:
+        AttrsensError: the call does not suit the image, such as a patch larger than it.
+    """
+    import torch
+
+    pixels = torch.zeros(classifier.preprocess.channels, *shape, device=classifier.device)
+    pixels[..., 0, 0] = 1.0  # an image with a range
+    passes = Explainer(classifier, METHODS[call.name], 0, call.parameters, dry=True).raw(pixels).passes
+    return PassInfo(passes.forward, passes.backward)
+
+
+def check(request: Request) -> None:
+    """Raise now what would stop every image later: classes out of range, calls that do not suit the crop."""
+    for classifier in request.classifiers:
+        for word in request.targets:
+            if word not in ("top1", "true"):
+                class_of(word, classifier)
+        side = classifier.preprocess.crop
+        if side is not None:
+            for call in request.calls:
+                cost(classifier, call, (side, side))
+
+
+def plan(request: Request, store: Store | None) -> Plan:
+    """Count cells and passes, then measure the throughput for at most two seconds; nothing else is computed."""
+    forward = backward = cells = cached = images = 0
+    speeds: dict[str, tuple[float, float]] = {}
+    seconds = 0.0
+
+    @cache
+    def passes(classifier: Classifier, position: int, shape: tuple[int, int]) -> PassInfo:
+        return cost(classifier, request.calls[position], shape)
+
+    for source in request.sources:
+        try:
+            image = source.load()
+        except InputError:
+            continue
+        images += 1
+        for classifier in request.classifiers:
+            base = base_cell(classifier, image.sha256)
+            entry = store.get(base.key) if store else None
+            known = [int(entry.arrays["logits"].argmax())] if entry else []
+            _, (top, left, bottom, right) = classifier.preprocess.geometry(image.size)
+            run_forward, run_backward = int(entry is None), 0
+            targets = [_resolve(word, classifier, known) for word in request.targets]
+            for target in dict.fromkeys(targets):
+                for position, call in enumerate(request.calls):
+                    cells += 1
+                    cell = Cell(**{**vars(base), "target": target, "calls": (call,)}).raw()
+                    if store and target is not None and cell.key in store:
+                        cached += 1
+                        continue
+                    try:
+                        found = passes(classifier, position, (bottom - top, right - left))
+                    except AttrsensError:
+                        continue
+                    run_forward += found.forward
+                    run_backward += found.backward
+            if classifier.id not in speeds:
+                speeds[classifier.id] = throughput(classifier, CALIBRATION / len(request.classifiers))
+            per_forward, per_gradient = speeds[classifier.id]
+            seconds += (run_forward - run_backward) / per_forward + run_backward / per_gradient
+            forward, backward = forward + run_forward, backward + run_backward
+    methods = [c.expression for c in request.calls]
+    memory = peak_memory(request.classifiers)
+    return Plan(
+        images, len(request.classifiers), methods, cells, cached, forward, backward, memory, round(seconds, 2)
+    )
+
+
+def throughput(classifier: Classifier, budget: float) -> tuple[float, float]:
+    """(images a second forward, images a second forward and back) over random images, within the budget of seconds."""
+    import torch
+
+    steps: Preprocess = classifier.preprocess
+    side = steps.crop or steps.resize or 224
+    view = classifier.view()
+    start = time.perf_counter()
+    noise = view.stream(0, "calibration").uniform(range(classifier.sizes[0]), (steps.channels, side, side))
+    batch = view.encode(torch.from_numpy(noise))
+
+    def rate(run: object, count: int, until: float) -> float:
+        best = math.inf
+        while True:
+            begin = time.perf_counter()
+            run()  # type: ignore[operator]
+            _wait(classifier)
+            now = time.perf_counter()
+            best = min(best, now - begin)
+            if now + (now - begin) > until:
+                return count / best
+
+    view.logits(batch[:1])  # folding and first-use costs
+    middle = start + budget / 2
+    forward = rate(lambda: view.logits(batch), len(batch), middle)
+    try:
+        part = batch[: classifier.sizes[1]]
+        both = rate(lambda: list(view.gradients(part, 0)), len(part), start + budget)
+    except AttrsensError:
+        both = forward / 3
+    return forward, both
+
+
+def peak_memory(classifiers: object = ()) -> float | None:
+    """Peak memory of this process in MB (of the GPU's tensors where one is in use); None where it is not known."""
+    import torch
+
+    if any(c.device.type == "cuda" for c in classifiers):  # type: ignore[attr-defined]
+        return float(torch.cuda.max_memory_allocated() / 1e6)
+    try:
+        import resource
+        import sys
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak / 1e6 if sys.platform == "darwin" else peak / 1e3)
+
+
+def _resolve(word: str, classifier: Classifier, known: list[int]) -> int | None:
+    if word in ("top1", "true"):
+        return known[0] if word == "top1" and known else None
+    return class_of(word, classifier)
+
+
+def _wait(classifier: Classifier) -> None:
+    import torch
+
+    if classifier.device.type == "cuda":
+        torch.cuda.synchronize(classifier.device)

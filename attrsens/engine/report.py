@@ -1,0 +1,265 @@
+"""The report: one shape for every command. The shipped JSON Schema is generated from these types."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+SCHEMA_VERSION = 1
+Value = int | float | str | bool
+
+
+@dataclass
+class ImageInfo:
+    """path as given; sha256 of the decoded pixels; size (height, width); what decoding had to decide."""
+
+    path: str
+    sha256: str
+    size: tuple[int, int]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class InputInfo:
+    """What was done to the input before it was explained: noise sd, mask that was erased."""
+
+    noise: float = 0.0
+    erased: str | None = None
+
+
+@dataclass
+class ModelInfo:
+    name: str
+    id: str
+
+
+@dataclass
+class TargetInfo:
+    """Class that is explained; softmax probability and rank (1 = top) on the clean image; true class if known."""
+
+    index: int
+    label: str | None
+    probability: float
+    rank: int
+    true: int | None = None
+
+
+@dataclass
+class MethodInfo:
+    name: str
+    version: int
+    parameters: dict[str, Value]
+    expression: str
+
+
+@dataclass
+class HeatmapInfo:
+    """Files relative to the report; shape, extremes and mean of the map; 28 x 28 area means as base64 of
+    little-endian float16, to be multiplied by sketch_scale."""
+
+    png: str | None
+    npy: str | None
+    shape: list[int]
+    min: float
+    max: float
+    mean: float
+    sketch: str
+    sketch_scale: float
+
+
+@dataclass
+class SimilarityInfo:
+    name: str
+    value: float | None
+    to: str
+    role: str
+    floor: float | None
+    ceiling: float | None
+    definition: str
+    direction: str
+    reason: str | None = None
+
+
+@dataclass
+class ScoreInfo:
+    key: str
+    value: float | None
+    floor: float | None
+    ceiling: float | None
+    definition: str
+    direction: str
+    curve: list[float] | None = None
+    reason: str | None = None
+
+
+@dataclass
+class PassInfo:
+    """Images that went through the network."""
+
+    forward: int = 0
+    backward: int = 0
+
+
+@dataclass
+class Record:
+    """One explanation: image x input x model x target x method call. `key` is the sha256 of its cell; `notes` are
+    numbers the method reports of its own run; `passes` is what the cell costs."""
+
+    key: str
+    image: ImageInfo
+    input: InputInfo
+    model: ModelInfo
+    target: TargetInfo
+    method: MethodInfo
+    heatmap: HeatmapInfo
+    passes: PassInfo
+    similarities: list[SimilarityInfo] = field(default_factory=list)
+    scores: dict[str, ScoreInfo] = field(default_factory=dict)
+    attack: dict[str, Any] | None = None
+    artifacts: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, float | None] = field(default_factory=dict)
+
+
+@dataclass
+class Aggregate:
+    quantity: str
+    group: dict[str, Any]
+    mean: float | None
+    sd: float | None
+    ci95: tuple[float, float] | None
+    n: int
+    missing: int
+    reasons: dict[str, int]
+
+
+@dataclass
+class Comparison:
+    quantity: str
+    a: dict[str, Any]
+    b: dict[str, Any]
+    difference: float | None
+    ci95: tuple[float, float] | None
+    effect_size: float | None
+    p: float | None
+    p_holm: float | None
+    n: int
+    smallest_detectable: float | None
+
+
+@dataclass
+class Failure:
+    """An input or a cell without a result; `stage` is decode, label, predict or compute."""
+
+    image: str
+    stage: str
+    message: str
+    model: str | None = None
+    method: str | None = None
+    target: int | None = None
+
+
+@dataclass
+class Skipped:
+    """An input left out on request, such as by --only-correct."""
+
+    image: str
+    model: str
+    reason: str
+
+
+@dataclass
+class Gate:
+    expression: str
+    passed: bool
+    observed: float | None
+
+
+@dataclass
+class Provenance:
+    """What ran, when and on what; nothing above it in the report depends on it."""
+
+    versions: dict[str, str]
+    weights: dict[str, str]
+    device: str
+    threads: int
+    argv: list[str]
+    started: str
+    seconds: float
+    cached_cells: int
+    damaged_cells: int
+    passes_run: PassInfo
+    peak_memory_mb: float | None
+    interrupted: bool = False
+
+
+@dataclass
+class Report:
+    """Everything a command found. `attributions` holds the maps in memory, in the order of `records`, unless they
+    were handed on as they came; it is not part of the JSON."""
+
+    command: str
+    config: dict[str, Any]
+    records: list[Record]
+    failures: list[Failure]
+    provenance: Provenance
+    skipped: list[Skipped] = field(default_factory=list)
+    aggregates: list[Aggregate] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
+    effects: list[dict[str, Any]] = field(default_factory=list)
+    figures: list[str] = field(default_factory=list)
+    gates: list[Gate] = field(default_factory=list)
+    schema_version: int = SCHEMA_VERSION
+    attributions: list[Any] = field(default_factory=list, repr=False)  # of Attribution
+
+
+ORDER = (
+    "schema_version command config records aggregates comparisons effects figures failures skipped gates provenance"
+).split()
+
+
+def to_data(report: Report) -> dict[str, Any]:
+    """The report as plain JSON values, keys in their documented order.
+
+    Raises:
+        ValueError: a number that JSON does not have; a missing value is None, with a reason beside it.
+    """
+    import msgspec
+
+    data = {name: msgspec.to_builtins(getattr(report, name)) for name in ORDER}
+    _refuse_nonfinite(data, "report")
+    return data
+
+
+def to_json(report: Report) -> bytes:
+    """The report as indented UTF-8 JSON with a final newline."""
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode(to_data(report)), indent=1) + b"\n"
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of the report."""
+    import msgspec
+
+    schema = msgspec.json.schema(Report)
+    body = schema["$defs"]["Report"]
+    body["properties"].pop("attributions")
+    body["properties"]["schema_version"] = {"const": SCHEMA_VERSION}
+    body["properties"] = {name: body["properties"][name] for name in ORDER}
+    body["required"] = ORDER
+    for name, definition in schema["$defs"].items():
+        if "properties" in definition and name != "Report":
+            definition["required"] = list(definition["properties"])  # keys never vanish
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "attrsens report, version 1", **schema}
+
+
+def _refuse_nonfinite(data: Any, where: str) -> None:
+    if isinstance(data, float) and not math.isfinite(data):
+        raise ValueError(f"{where} is {data}; reports hold null with a reason instead")
+    if isinstance(data, dict):
+        for key, value in data.items():
+            _refuse_nonfinite(value, f"{where}.{key}")
+    if isinstance(data, (list, tuple)):
+        for i, value in enumerate(data):
+            _refuse_nonfinite(value, f"{where}[{i}]")

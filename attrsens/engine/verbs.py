@@ -1,0 +1,218 @@
+"""The commands as functions: the Python API, and what the command line calls."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrsens.engine.cell import choose_method, parse_calls
+from attrsens.engine.inputs import Truth, expand
+from attrsens.engine.plan import Plan, check, peak_memory, plan
+from attrsens.engine.report import PassInfo, Provenance, Report
+from attrsens.engine.run import Request, Result, Sink, Tally, run
+from attrsens.engine.store import DEFAULT_LIMIT, Store
+from attrsens.errors import AttrsensError
+from attrsens.models import zoo
+
+if TYPE_CHECKING:
+    from attrsens.models.classifier import Classifier
+
+Progress = Callable[[int, int], None]
+PACKAGES = ("attrsens", "torch", "torchvision", "numpy", "scipy", "pillow", "safetensors")
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during a run; `report` holds what was finished."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__()
+        self.report = report
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request that was checked, with the configuration the report states."""
+
+    request: Request
+    config: dict[str, Any]
+    store: Store | None
+
+
+def prepare(
+    images: Any = (),
+    *,
+    model: str | Classifier | Sequence[str | Classifier] = "lite0",
+    method: str | Sequence[str] | None = None,
+    target: str | int | Sequence[str | int] = "top1",
+    labels: str | None = None,
+    only_correct: bool = False,
+    arch: str | None = None,
+    preprocess: str | None = None,
+    classes: str | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    fold: bool = True,
+    batch: int | str = "auto",
+    limit: int | None = None,
+    frame: int | None = None,
+    offline: bool = False,
+    cache: bool = True,
+    cache_dir: str | Path | None = None,
+    cache_limit: int = DEFAULT_LIMIT,
+    **parameters: Any,
+) -> Prepared:
+    """Check everything that can be checked, cheapest first, and load the models.
+
+    Raises:
+        AttrsensError: see `explain`.
+    """
+    expressions = _texts(method) or [choose_method(parameters)]
+    calls = parse_calls(expressions, parameters)
+    models: list[Any] = list(model) if isinstance(model, (list, tuple)) else [model]
+    for entry in models:
+        if isinstance(entry, str):
+            zoo.check_name(entry, arch)
+    if precision not in ("fp32", "bf16"):
+        raise AttrsensError(f"precision must be fp32 or bf16; got {precision!r}")
+    if batch != "auto" and (not str(batch).isdigit() or int(batch) < 1):
+        raise AttrsensError(f"batch must be auto or an integer of at least 1; got {batch!r}")
+    if limit is not None and limit < 1:
+        raise AttrsensError(f"limit must be at least 1; got {limit}")
+    targets = _texts(target)
+    given = list(images) if isinstance(images, (list, tuple)) else [images]
+    truth = Truth(labels)
+    sources = expand(given, limit=limit, frame=frame)
+    options = {"arch": arch, "preprocess": preprocess, "classes": classes, "device": device, "precision": precision}
+    classifiers = [
+        zoo.load(m, fold=fold, batch=batch, offline=offline, **options) if isinstance(m, str) else m  # type: ignore[arg-type]
+        for m in models
+    ]
+    request = Request(sources, classifiers, targets, calls, truth, only_correct)
+    config = {
+        "images": [g if isinstance(g, str) else str(g) if isinstance(g, Path) else "array" for g in given],
+        "method": [c.expression for c in calls],
+        "model": [c.name for c in classifiers],
+        "target": targets,
+        "labels": labels,
+        "only_correct": only_correct,
+        **options,
+        "device": str(classifiers[0].device),
+        "fold": fold,
+        "batch": batch,
+        "limit": limit,
+        "frame": frame,
+        "offline": offline,
+    }
+    check(request)
+    store = Store(Path(cache_dir) if cache_dir else None, cache_limit) if cache else None
+    return Prepared(request, config, store)
+
+
+def explain(images: Any = (), *, sink: Sink | None = None, progress: Progress | None = None, **options: Any) -> Report:
+    """Heatmaps of images.
+
+    Args:
+        images: paths, folders, patterns, "sample:NAME", "FILE.npz", uint8 arrays (H, W, 3) or Pillow images; one or a
+            list. Nothing means the first packaged sample.
+        model: name, file, `Classifier`, or several of them.
+        method: method expressions such as "sg:n=50"; without any, the method that has the parameters given, else grad.
+        target: "top1", "true", a class index or name, or several of them.
+        labels: "folders" or a csv file of (file, class); npz archives carry their own.
+        only_correct: leave out images whose top-1 is not their label.
+        arch, preprocess, classes: for models from files (see `attrsens.load`).
+        device, precision, fold, batch: how passes are run (see `Classifier`).
+        limit: use only the first images. frame: of animated files.
+        offline: never download weights.
+        cache, cache_dir, cache_limit: the store of finished results.
+        sink: is handed the results of each image as they are ready, instead of the report's `attributions`.
+        progress: called with (images done, images in all).
+        **parameters: of the methods, such as n=50; each goes to every method that has it.
+
+    Returns:
+        The report; `report.attributions` holds the maps in the order of `report.records`.
+
+    Raises:
+        AttrsensError: unknown names, bad values, missing files, models that cannot be loaded: before any work.
+        Interrupted: Ctrl-C; it carries the report of what was finished.
+    """
+    begin, started = time.perf_counter(), datetime.now(UTC)
+    prepared = prepare(images, **options)
+    request = prepared.request
+    tally = Tally()
+    results: list[Result] = []
+    records = []
+    total, done, interrupted = len(request.sources), 0, False
+    try:
+        for part in run(request, prepared.store, tally):
+            if sink:
+                sink(part)
+            else:
+                results += part
+            records += [record for record, _ in part]
+            done += 1
+            if progress:
+                progress(done, total * len(request.classifiers))
+    except KeyboardInterrupt:
+        interrupted = True
+    if prepared.store:
+        prepared.store.trim()
+    provenance = Provenance(
+        versions={"python": platform.python_version()} | {p: metadata.version(p) for p in PACKAGES},
+        weights={c.id: c.sha256 or "" for c in request.classifiers},
+        device=_device_name(request.classifiers[0]),
+        threads=_threads(),
+        argv=sys.argv,
+        started=started.isoformat(timespec="seconds"),
+        seconds=round(time.perf_counter() - begin, 3),
+        cached_cells=tally.cached_cells,
+        damaged_cells=prepared.store.damaged if prepared.store else 0,
+        passes_run=PassInfo(tally.passes.forward, tally.passes.backward),
+        peak_memory_mb=peak_memory(request.classifiers),
+        interrupted=interrupted,
+    )
+    report = Report(
+        "explain",
+        prepared.config,
+        records,
+        tally.failures,
+        provenance,
+        skipped=tally.skipped,
+        attributions=[attribution for _, attribution in results],
+    )
+    if interrupted:
+        raise Interrupted(report)
+    return report
+
+
+def explain_plan(images: Any = (), **options: Any) -> Plan:
+    """What `explain` with these arguments would cost; nothing is computed but a calibration of two seconds."""
+    prepared = prepare(images, **options)
+    return plan(prepared.request, prepared.store)
+
+
+def _texts(value: Any) -> list[str]:
+    if value is None:
+        return []
+    items: Iterable[Any] = value if isinstance(value, (list, tuple)) else [value]
+    return [str(item) for item in items]
+
+
+def _device_name(classifier: Classifier) -> str:
+    import torch
+
+    if classifier.device.type == "cuda":
+        return f"{classifier.device} ({torch.cuda.get_device_name(classifier.device)})"
+    return str(classifier.device)
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()

@@ -1,0 +1,159 @@
+"""The output folder: heatmaps as they come, the report at the end, never a file of somebody else's replaced."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from attrsens.engine.report import Record, Report, to_json
+from attrsens.errors import AttrsensError, OutputError
+from attrsens.heatmaps import Attribution, flat
+from attrsens.render.picture import colour_limit, heatmap_png
+from attrsens.render.table import COLUMNS, to_csv
+
+FORMATS = ("png", "npy", "csv")
+Result = tuple[Record, Attribution]
+
+
+class Writer:
+    """Writes into a folder.
+
+    Args:
+        folder: made if need be.
+        formats: png, npy, csv.
+        force: replace files that attrsens did not write.
+        overlay: draw maps over the grey picture.
+
+    Raises:
+        AttrsensError: an unknown format, a folder that cannot be written, or a report there that is not attrsens's.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        formats: Iterable[str] = ("png",),
+        *,
+        force: bool = False,
+        overlay: bool = False,
+    ) -> None:
+        self.folder, self.formats, self.force, self.overlay = Path(folder), tuple(formats), force, overlay
+        for name in self.formats:
+            if name not in FORMATS:
+                raise AttrsensError(f"unknown format {name!r}; formats: {', '.join(FORMATS)}")
+        try:
+            (self.folder / "heatmaps").mkdir(parents=True, exist_ok=True)
+            probe = self.folder / f".attrsens-{uuid.uuid4().hex}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise AttrsensError(f"out: {self.folder} cannot be written ({error.strerror}); choose another --out") from None
+        self._guard(self.folder / "report.json", _our_report)
+        if "csv" in self.formats:
+            self._guard(self.folder / "report.csv", _our_table)
+
+    def add(self, results: list[Result]) -> None:
+        """Write the heatmaps of one image and model and name them in their records. Maps of one method share a scale.
+
+        Raises:
+            AttrsensError: a file of that name is not attrsens's.
+            OutputError: the disk is full or failing.
+        """
+        groups: dict[str, list[Result]] = {}
+        for record, attribution in results:
+            groups.setdefault(record.method.name, []).append((record, attribution))
+        for group in groups.values():
+            limit = colour_limit([flat(a.map) for _, a in group])
+            for record, attribution in group:
+                stem = f"heatmaps/{heatmap_name(record)}"
+                if "png" in self.formats:
+                    data = heatmap_png(
+                        flat(attribution.map), limit, caption(record), pixels=attribution.input, blend=self.overlay
+                    )
+                    self._guard(self.folder / f"{stem}.png", _our_png)
+                    self._write(f"{stem}.png", data)
+                    record.heatmap.png = f"{stem}.png"
+                if "npy" in self.formats:
+                    out = io.BytesIO()
+                    np.save(out, attribution.map, allow_pickle=False)
+                    self._write(f"{stem}.npy", out.getvalue())
+                    record.heatmap.npy = f"{stem}.npy"
+
+    def finish(self, report: Report) -> None:
+        """Write the report (and the table), replacing those of an earlier run."""
+        self._write("report.json", to_json(report))
+        if "csv" in self.formats:
+            self._write("report.csv", to_csv(report.records))
+
+    def _guard(self, path: Path, ours: Callable[[Path], bool]) -> None:
+        if not self.force and path.exists() and not ours(path):
+            raise AttrsensError(f"out: {path} was not written by attrsens; choose another --out, or --force")
+
+    def _write(self, name: str, data: bytes) -> None:
+        write_file(self.folder / name, data)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    temporary = path.parent / f".attrsens-{uuid.uuid4().hex}"
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror})") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def heatmap_name(record: Record) -> str:
+    """`<image>.<model>.<method>.<key8>`, safe as a file name anywhere."""
+    image = record.image.path.removeprefix("sample:").replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    stem, dot, suffix = image.rpartition(".")
+    image = (stem + suffix[suffix.find("#") :] if "#" in suffix else stem) if dot and stem else image
+    parts = (re.sub(r"[^A-Za-z0-9_#-]+", "_", part)[:60] for part in (image, record.model.name, record.method.name))
+    return f"{'.'.join(parts).replace('#', '-')}.{record.key[:8]}"
+
+
+def caption(record: Record) -> list[str]:
+    """What a picture must say of itself: target and method with the parameters, and what the colours mean."""
+    t = record.target
+    label = f"{t.label} ({t.index})" if t.label else f"class {t.index}"
+    name = record.image.path.rsplit("/", 1)[-1]
+    return [f"{name}: {label}, p = {t.probability:.3f}, rank {t.rank}, {record.model.name}", record.method.expression]
+
+
+def _our_report(path: Path) -> bool:
+    try:
+        return "schema_version" in json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+
+
+def _our_table(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.readline().strip() == ",".join(COLUMNS).encode()
+    except OSError:
+        return False
+
+
+def _our_png(path: Path) -> bool:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.info.get("Software") == "attrsens"
+    except (OSError, ValueError, SyntaxError):
+        return False
