@@ -1,0 +1,74 @@
+"""What a person sees: data on stdout, all else on stderr."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Progress = Callable[[int, int], None]
+EVERY = 30.0  # seconds between plain progress lines
+
+
+def out(text: str) -> None:
+    """A line of data on stdout."""
+    print(text)
+
+
+def error(text: str) -> None:
+    """One line on stderr: line breaks inside become spaces."""
+    print("attrsens: " + " ".join(text.split()), file=sys.stderr)
+
+
+def note(text: str) -> None:
+    """A line about what is going on, on stderr."""
+    print(text, file=sys.stderr)
+
+
+def set_up_logging(quiet: bool, verbose: bool) -> None:
+    """Library messages to stderr: warnings always, downloads and the like unless quiet."""
+    logger = logging.getLogger("attrsens")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("attrsens: %(message)s"))
+    logger.handlers[:] = [handler]
+    logger.propagate = False
+    logger.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+
+
+def on_terminal() -> bool:
+    """Whether stderr is a terminal that can redraw a line."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
+
+
+@contextmanager
+def progress(silent: bool, what: str) -> Iterator[Progress | None]:
+    """A bar on a terminal; elsewhere a plain line every 30 seconds; nothing when silent."""
+    if silent:
+        yield None
+        return
+    if not on_terminal():
+        yield _plain(what)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _plain(what: str) -> Progress:
+    last = time.monotonic()
+
+    def step(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= EVERY:
+            last = time.monotonic()
+            note(f"{what}: {done} of {total}")
+
+    return step

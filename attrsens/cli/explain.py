@@ -1,0 +1,150 @@
+"""`attrsens explain`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+
+from attrsens.cli import console, options
+from attrsens.engine.verbs import Interrupted, explain_plan
+from attrsens.engine.verbs import explain as run_explain
+
+if TYPE_CHECKING:
+    from attrsens.engine.plan import Plan
+    from attrsens.engine.report import Report
+
+
+@options.with_method_flags
+def explain(
+    images: options.Images = None,
+    method: options.Methods = None,
+    target: options.Target = None,
+    labels: options.Labels = None,
+    only_correct: options.OnlyCorrect = False,
+    limit: options.Limit = None,
+    frame: options.Frame = None,
+    model: options.Model = None,
+    arch: options.Arch = None,
+    preprocess: options.PreprocessOption = None,
+    classes: options.Classes = None,
+    offline: options.Offline = False,
+    device: options.Device = "auto",
+    precision: options.Precision = "fp32",
+    no_fold: options.NoFold = False,
+    batch: options.Batch = "auto",
+    plan: options.PlanOnly = False,
+    cache_dir: options.CacheDir = None,
+    cache_limit: options.CacheLimit = 20.0,
+    no_cache: options.NoCache = False,
+    out: options.Out = Path("attrsens-out"),  # noqa: B008
+    json: options.Json = None,
+    format: options.Formats = "png",
+    overlay: options.Overlay = False,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    no_progress: options.NoProgress = False,
+    debug: options.Debug = False,
+    *,
+    flags: dict[str, str],
+) -> int:
+    """One heatmap per image, model, target and method.
+
+    attrsens explain img.jpg --method sg --n 50
+    """
+    console.set_up_logging(quiet, verbose)
+    request: dict[str, Any] = {
+        "images": images or [],
+        "method": method,
+        "target": target or ["top1"],
+        "labels": labels,
+        "only_correct": only_correct,
+        "limit": limit,
+        "frame": frame,
+        "model": model or ["lite0"],
+        "arch": arch,
+        "preprocess": preprocess,
+        "classes": classes,
+        "offline": offline,
+        "device": device,
+        "precision": precision,
+        "fold": not no_fold,
+        "batch": batch,
+        "cache": not no_cache,
+        "cache_dir": cache_dir,
+        "cache_limit": int(cache_limit * 1e9),
+        **flags,
+    }
+    if plan:
+        _show_plan(explain_plan(**request), json)
+        return 0
+    from attrsens.render import Writer
+
+    writer = Writer(out, [f.strip() for f in format.split(",") if f.strip()], force=force, overlay=overlay)
+    code = 0
+    try:
+        with console.progress(quiet or no_progress, "explain") as progress:
+            report = run_explain(**request, sink=writer.add, progress=progress)
+    except Interrupted as stopped:
+        report, code = stopped.report, 130
+    writer.finish(report)
+    _show(report, out, json, quiet)
+    if code:
+        console.error(f"interrupted; {len(report.records)} finished results are in {out}")
+    return code or (3 if report.failures else 0)
+
+
+def _show(report: Report, out: Path, json: str | None, quiet: bool) -> None:
+    from attrsens.engine.report import to_json
+    from attrsens.render.writer import write_file
+
+    for failure in report.failures:
+        console.error(f"{failure.stage} failed: {failure.message}")
+    if json == "-":
+        sys.stdout.buffer.write(to_json(report))
+        sys.stdout.buffer.flush()
+    elif json:
+        write_file(Path(json), to_json(report))
+    if quiet or json == "-":
+        return
+    for record in report.records:
+        t = record.target
+        where = out / record.heatmap.png if record.heatmap.png else out / "report.json"
+        label = t.label if t.label else "class"
+        console.out(f"{where}\t{record.method.name}\t{label} ({t.index})\t{t.probability:.3f}")
+    p = report.provenance
+    console.note(
+        f"{len(report.records)} maps, {p.cached_cells} from the cache, {p.passes_run.forward} forward and "
+        f"{p.passes_run.backward} backward passes, {p.seconds:.1f} s, peak {p.peak_memory_mb or 0:.0f} MB; "
+        f"{len(report.skipped)} images left out, {len(report.failures)} failures; report: {out / 'report.json'}"
+    )
+
+
+def _show_plan(plan: Plan, json: str | None) -> None:
+    import msgspec
+
+    from attrsens.render.writer import write_file
+
+    data = msgspec.json.format(msgspec.json.encode(asdict(plan)), indent=1) + b"\n"
+    if json == "-":
+        sys.stdout.buffer.write(data)
+        return
+    if json:
+        write_file(Path(json), data)
+    rows = {
+        "images": plan.images,
+        "models": plan.models,
+        "methods": "; ".join(plan.methods),
+        "cells": f"{plan.cells}, {plan.cached} of them finished",
+        "forward passes": plan.forward,
+        "backward passes": plan.backward,
+        "memory": f"{plan.memory_mb:.0f} MB" if plan.memory_mb else "not known",
+        "expected time": f"{plan.seconds:.1f} s",
+    }
+    for name, value in rows.items():
+        console.out(f"{name:<16}{value}")
+
+

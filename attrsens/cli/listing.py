@@ -1,0 +1,80 @@
+"""`attrsens list`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from attrsens.cli import console
+from attrsens.errors import unknown
+from attrsens.samples import samples
+from attrsens.spec import METHODS
+
+
+def _methods() -> list[dict[str, Any]]:
+    rows = []
+    for name in METHODS:
+        spec = METHODS[name]
+        parameters = [{"name": h.name, "type": h.type.__name__, "default": h.default, **asdict(h.param)} for h in spec.hypers]
+        facts = {"name": name, "version": spec.version, "summary": spec.summary, "cost": spec.traits.get("cost")}
+        rows.append(facts | {"gradient": spec.traits["gradient"], "parameters": parameters})
+    return rows
+
+
+def _models() -> list[dict[str, Any]]:
+    from attrsens.models.zoo import known_models
+
+    return [{"name": name, "summary": summary} for name, summary in known_models().items()]
+
+
+def _samples() -> list[dict[str, Any]]:
+    return [asdict(s) | {"path": str(s.path)} for s in samples().values()]
+
+
+WHAT: dict[str, Callable[[], list[dict[str, Any]]]] = {"methods": _methods, "models": _models, "samples": _samples}
+
+
+def listing(
+    what: Annotated[str, typer.Argument(help="methods, models or samples.", autocompletion=lambda: [*WHAT])],
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """What there is: methods with parameters, defaults, sources and costs; models; packaged samples."""
+    if what not in WHAT:
+        raise unknown("list", what, WHAT)
+    rows = WHAT[what]()
+    if json:
+        import msgspec
+
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(rows), indent=1) + b"\n")
+        return
+    {"methods": _print_methods, "models": _print_models, "samples": _print_samples}[what](rows)
+
+
+def _print_methods(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        console.out(f"{row['name']:<6}{row['summary']}  [{row['cost']}]")
+        for p in row["parameters"]:
+            default = p["default"] if p["default"] != "" else "none"
+            line = f"        {p['name']:<15}{default!s:<10}{p['help']}"
+            if p["choices"]:
+                line += f"; one of {', '.join(p['choices'])}"
+            if p["sweep"]:
+                line += f"; sweep {', '.join(map(str, p['sweep']))}"
+            console.out(line + (f"  ({p['source']})" if p["source"] else ""))
+
+
+def _print_models(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        console.out(f"{row['name']:<22}{row['summary']}")
+
+
+def _print_samples(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        console.out(
+            f"sample:{row['name']:<12}{row['what']}  [lite0: {row['top1']} {row['probability']:.2f}]  "
+            f"{row['source']}, {row['licence']}"
+        )
