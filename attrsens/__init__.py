@@ -33,7 +33,7 @@ _HOME = {
     "explain": "engine.verbs",
     "load": "models.zoo",
 }
-__all__ = [*_HOME]  # noqa: PLE0604 (names are resolved on first use, so that importing attrsens costs nothing)
+__all__ = [*_HOME]
 
 
 def __getattr__(name: str) -> Any:

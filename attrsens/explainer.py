@@ -55,7 +55,11 @@ class Explainer:
         """
         p = self.complete()
         f = self.classifier.view(
-            output=str(p["output"]), space=str(p["space"]), sign=str(p["sign"]), image=self.image, dry=self.dry
+            output=str(p["output"]),
+            space=str(p["space"]),
+            sign=str(p["sign"]),
+            image=self.image,
+            dry=self.dry,
         )
         own = {hyper.name: p[hyper.name] for hyper in self.spec.own()}
         result = self.spec.function(f, f.encode(pixels), self.target, **own)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 SKETCH = 28
-A = TypeVar("A", bound=Any)
+A = TypeVar("A", bound=Any)  # a numpy array or torch tensor
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ def finish(raw: A, sign: str, reduce: str) -> A:
 
     Takes and returns a numpy array or a torch tensor. The order matters: mean |g| is not |mean g|.
     """
-    if sign == "abs":
-        raw = abs(raw)
-    if reduce == "none" or raw.ndim == 2:
-        return raw
-    if reduce == "max":
-        return raw.max(0) if isinstance(raw, np.ndarray) else raw.amax(0)
-    return getattr(raw, reduce)(0)  # type: ignore[no-any-return]
+    array: Any = abs(raw) if sign == "abs" else raw
+    if reduce != "none" and array.ndim == 3:
+        if reduce == "max":
+            array = array.max(0) if isinstance(array, np.ndarray) else array.amax(0)
+        else:
+            array = array.mean(0) if reduce == "mean" else array.sum(0)
+    return cast(A, array)
 
 
 def flat(heatmap: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -69,7 +69,8 @@ def _area(side: int) -> NDArray[np.float64]:
     edges = np.linspace(0, side, SKETCH + 1)
     left = np.maximum(edges[:-1, None], np.arange(side)[None, :])
     right = np.minimum(edges[1:, None], np.arange(1, side + 1)[None, :])
-    return np.clip(right - left, 0, None) * (SKETCH / side)
+    weights: NDArray[np.float64] = np.clip(right - left, 0, None) * (SKETCH / side)
+    return weights
 
 
 def resize_spline(values: NDArray[np.floating], shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -81,4 +82,5 @@ def resize_spline(values: NDArray[np.floating], shape: tuple[int, int]) -> NDArr
 
     factors = (shape[0] / values.shape[0], shape[1] / values.shape[1])
     out = zoom(values.astype(np.float64), factors, order=5, mode="mirror", grid_mode=True)
-    return np.clip(out, values.min(), values.max()).astype(np.float32)
+    clipped: NDArray[np.float32] = np.clip(out, values.min(), values.max()).astype(np.float32)
+    return clipped

@@ -139,7 +139,7 @@ class Spec:
         """One checked value of one hyperparameter."""
         return self.hyper(name).check(text, self.name)
 
-    def complete(self, overrides: Mapping[str, object] = {}) -> dict[str, Value]:  # noqa: B006 (read only)
+    def complete(self, overrides: Mapping[str, object] = {}) -> dict[str, Value]:
         """Every hyperparameter with its value, checked, in declared order."""
         for name in overrides:
             self.hyper(name)
@@ -261,7 +261,12 @@ def _keyword_only(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 COMMON = (
-    Hyper("output", str, "logit", Param("scalar that is explained", choices=("logit", "prob"), source="methods 1.5")),
+    Hyper(
+        "output",
+        str,
+        "logit",
+        Param("scalar that is explained", choices=("logit", "prob"), source="methods 1.5"),
+    ),
     Hyper(
         "space",
         str,
@@ -287,7 +292,9 @@ COMMON = (
         str,
         "mean",
         Param(
-            "how colour channels become one, after sign", choices=("mean", "sum", "max", "none"), source="methods 1.7"
+            "how colour channels become one, after sign",
+            choices=("mean", "sum", "max", "none"),
+            source="methods 1.7",
         ),
     ),
 )

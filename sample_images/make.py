@@ -15,17 +15,19 @@ from numpy.typing import NDArray
 
 HERE = Path(__file__).parent
 NASA, CC0, CCBY = "public domain (NASA)", "CC0-1.0", "CC-BY-2.0"
-SK = "scikit-image"
+SK, SL = "scikit-image", "flickr.com, scikit-learn"
+MUSEUM = f"Brooklyn Museum, {SK}"
+HOPPER = "matplotlib/mpl-data/sample_data/grace_hopper.jpg"
 PHOTOS = (  # name, file in the package, what, source, licence
     ("chelsea", "skimage/data/chelsea.png", "a tabby cat", f"Stefan van der Walt, {SK}", CC0),
     ("coffee", "skimage/data/coffee.png", "a cup of espresso", f"Rachel Michetti, Pikolo Espresso Bar, {SK}", CC0),
     ("camera", "skimage/data/camera.png", "a man with a camera on a tripod, grey", f"Lav Varshney, {SK}", CC0),
-    ("flower", "sklearn/datasets/images/flower.jpg", "a flower", "flickr.com vultilion 6056698931, scikit-learn", CCBY),
-    ("china", "sklearn/datasets/images/china.jpg", "a palace", "flickr.com danielbuechele 6061409035, scikit-learn", CCBY),
+    ("flower", "sklearn/datasets/images/flower.jpg", "a flower", f"vultilion, {SL}", CCBY),
+    ("china", "sklearn/datasets/images/china.jpg", "a palace", f"danielbuechele, {SL}", CCBY),
     ("rocket", "skimage/data/rocket.jpg", "a rocket launch", f"SpaceX, {SK}", "public domain (SpaceX)"),
     ("astronaut", "skimage/data/astronaut.png", "Eileen Collins, astronaut", f"NASA Great Images, {SK}", NASA),
-    ("hopper", "matplotlib/mpl-data/sample_data/grace_hopper.jpg", "Grace Hopper in uniform", "U.S. Navy, matplotlib", "public domain (U.S. Navy)"),
-    ("coins", "skimage/data/coins.png", "Greek coins from Pompeii, grey", f"Brooklyn Museum, {SK}", "no known restrictions"),
+    ("hopper", HOPPER, "Grace Hopper in uniform", "U.S. Navy, matplotlib", "public domain"),
+    ("coins", "skimage/data/coins.png", "Greek coins from Pompeii, grey", MUSEUM, "no known restrictions"),
 )  # fmt: skip
 BALLS = (19, 84)
 
@@ -40,7 +42,13 @@ def tennis_ball(diameter: int, side: int = 224) -> NDArray[np.uint8]:
     z = np.sqrt(np.clip(1 - x**2 - y**2, 0, None))
     t = np.linspace(0, 2 * np.pi, 400, endpoint=False)
     a, b = 0.75, 0.25
-    seam = np.stack([a * np.cos(t) + b * np.cos(3 * t), a * np.sin(t) - b * np.sin(3 * t), 2 * np.sqrt(a * b) * np.sin(2 * t)])
+    seam = np.stack(
+        [
+            a * np.cos(t) + b * np.cos(3 * t),
+            a * np.sin(t) - b * np.sin(3 * t),
+            2 * np.sqrt(a * b) * np.sin(2 * t),
+        ]
+    )
     c, s = np.cos(0.9), np.sin(0.9)
     seam = np.array([[1, 0, 0], [0, c, -s], [0, s, c]]) @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]) @ seam
     points = np.stack([x, y, z], -1).reshape(-1, 3)

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-
 from attrsens.cli import console, options
 from attrsens.engine.verbs import Interrupted, explain_plan
 from attrsens.engine.verbs import explain as run_explain
@@ -39,7 +38,7 @@ def explain(
     cache_dir: options.CacheDir = None,
     cache_limit: options.CacheLimit = 20.0,
     no_cache: options.NoCache = False,
-    out: options.Out = Path("attrsens-out"),  # noqa: B008
+    out: options.Out = Path("attrsens-out"),
     json: options.Json = None,
     format: options.Formats = "png",
     overlay: options.Overlay = False,
@@ -146,5 +145,3 @@ def _show_plan(plan: Plan, json: str | None) -> None:
     }
     for name, value in rows.items():
         console.out(f"{name:<16}{value}")
-
-

@@ -19,8 +19,15 @@ def _methods() -> list[dict[str, Any]]:
     rows = []
     for name in METHODS:
         spec = METHODS[name]
-        parameters = [{"name": h.name, "type": h.type.__name__, "default": h.default, **asdict(h.param)} for h in spec.hypers]
-        facts = {"name": name, "version": spec.version, "summary": spec.summary, "cost": spec.traits.get("cost")}
+        parameters = [
+            {"name": h.name, "type": h.type.__name__, "default": h.default, **asdict(h.param)} for h in spec.hypers
+        ]
+        facts = {
+            "name": name,
+            "version": spec.version,
+            "summary": spec.summary,
+            "cost": spec.traits.get("cost"),
+        }
         rows.append(facts | {"gradient": spec.traits["gradient"], "parameters": parameters})
     return rows
 
@@ -35,7 +42,11 @@ def _samples() -> list[dict[str, Any]]:
     return [asdict(s) | {"path": str(s.path)} for s in samples().values()]
 
 
-WHAT: dict[str, Callable[[], list[dict[str, Any]]]] = {"methods": _methods, "models": _models, "samples": _samples}
+WHAT: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    "methods": _methods,
+    "models": _models,
+    "samples": _samples,
+}
 
 
 def listing(

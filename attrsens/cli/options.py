@@ -65,12 +65,14 @@ Target = Annotated[
     typer.Option("--target", metavar="top1|true|INDEX|LABEL", help="Class to explain; repeatable. Default: top1."),
 ]
 Labels = Annotated[
-    str | None, typer.Option("--labels", metavar="FILE.csv|folders", help="Ground truth: csv of file,class; or folders.")
+    str | None,
+    typer.Option("--labels", metavar="FILE.csv|folders", help="Ground truth: csv of file,class; or folders."),
 ]
 OnlyCorrect = Annotated[bool, typer.Option("--only-correct", help="Leave out images whose top-1 is not their label.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Use only the first N images.")]
 Frame = Annotated[
-    int | None, typer.Option("--frame", min=0, metavar="N", help="Frame of animated or multi-page files, from 0.")
+    int | None,
+    typer.Option("--frame", min=0, metavar="N", help="Frame of animated or multi-page files, from 0."),
 ]
 Arch = Annotated[
     str | None,
@@ -104,28 +106,39 @@ Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:i]", he
 Precision = Annotated[
     str,
     typer.Option(
-        "--precision", metavar="fp32|bf16", help="bf16 acts on passes without a gradient only.", rich_help_panel=RUN
+        "--precision",
+        metavar="fp32|bf16",
+        help="bf16 acts on passes without a gradient only.",
+        rich_help_panel=RUN,
     ),
 ]
 NoFold = Annotated[
     bool,
     typer.Option(
-        "--no-fold", help="Reference numerics: BatchNorm not folded, plain memory layout.", rich_help_panel=RUN
+        "--no-fold",
+        help="Reference numerics: BatchNorm not folded, plain memory layout.",
+        rich_help_panel=RUN,
     ),
 ]
 Batch = Annotated[str, typer.Option("--batch", metavar="auto|N", help="Images a pass.", rich_help_panel=RUN)]
 PlanOnly = Annotated[
     bool,
-    typer.Option("--plan", help="Print cells, passes, memory and expected time; run nothing else.", rich_help_panel=RUN),
+    typer.Option(
+        "--plan", help="Print cells, passes, memory and expected time; run nothing else.", rich_help_panel=RUN
+    ),
 ]
 CacheDir = Annotated[
     Path | None,
     typer.Option(
-        "--cache-dir", metavar="DIR", help="Default: $XDG_CACHE_HOME/attrsens or ~/.cache/attrsens.", rich_help_panel=CACHE
+        "--cache-dir",
+        metavar="DIR",
+        help="Default: $XDG_CACHE_HOME/attrsens or ~/.cache/attrsens.",
+        rich_help_panel=CACHE,
     ),
 ]
 CacheLimit = Annotated[
-    float, typer.Option("--cache-limit", min=0, metavar="GB", help="Oldest results go first.", rich_help_panel=CACHE)
+    float,
+    typer.Option("--cache-limit", min=0, metavar="GB", help="Oldest results go first.", rich_help_panel=CACHE),
 ]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep results.", rich_help_panel=CACHE)]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results.", rich_help_panel=OUTPUT)]
@@ -133,17 +146,14 @@ Json = Annotated[
     str | None,
     typer.Option("--json", metavar="PATH|-", help="The report also here; - is stdout.", rich_help_panel=OUTPUT),
 ]
-Formats = Annotated[
-    str, typer.Option("--format", metavar="png,npy,csv", help="What to write.", rich_help_panel=OUTPUT)
-]
-Overlay = Annotated[
-    bool, typer.Option("--overlay", help="Draw the map over the grey picture.", rich_help_panel=OUTPUT)
-]
+Formats = Annotated[str, typer.Option("--format", metavar="png,npy,csv", help="What to write.", rich_help_panel=OUTPUT)]
+Overlay = Annotated[bool, typer.Option("--overlay", help="Draw the map over the grey picture.", rich_help_panel=OUTPUT)]
 Force = Annotated[
     bool, typer.Option("--force", help="Replace files that attrsens did not write.", rich_help_panel=OUTPUT)
 ]
 Quiet = Annotated[
-    bool, typer.Option("-q", "--quiet", help="No progress, no summary; errors remain.", rich_help_panel=OUTPUT)
+    bool,
+    typer.Option("-q", "--quiet", help="No progress, no summary; errors remain.", rich_help_panel=OUTPUT),
 ]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more.", rich_help_panel=OUTPUT)]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress.", rich_help_panel=OUTPUT)]

@@ -73,7 +73,7 @@ class Cell:
         return replace(self, calls=tuple(c.raw() for c in self.calls))
 
 
-def parse_call(expression: str, flags: Mapping[str, object] = {}, registry: Registry = METHODS) -> Call:  # noqa: B006
+def parse_call(expression: str, flags: Mapping[str, object] = {}, registry: Registry = METHODS) -> Call:
     """A call from `name[:parameter=value,...]`.
 
     Args:

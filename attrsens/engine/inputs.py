@@ -99,7 +99,12 @@ def _from_memory(item: Given, name: str) -> Source:
 def _from_array(array: np.ndarray[Any, Any], name: str, label: int | None = None) -> Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or 0 in array.shape:
+    if (
+        array.dtype != np.uint8
+        or array.ndim not in (2, 3)
+        or (array.ndim == 3 and array.shape[2] != 3)
+        or 0 in array.shape
+    ):
         raise InputError(f"{name}: {array.dtype} {array.shape}; images are uint8, (H, W, 3), (H, W, 1) or (H, W)")
     return Image(name, array, label=label)
 
@@ -113,7 +118,7 @@ def _archive(path: Path) -> list[Source]:
         try:
             with np.load(path, allow_pickle=False) as file:
                 return {k: file[k] for k in file.files if k in ("images", "labels", "header", "data", "offsets")}
-        except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
+        except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError, MemoryError) as error:
             raise AttrsensError(f"{path}: not an npz archive that is read ({str(error)[:100]})") from None
 
     parts = arrays()

@@ -116,9 +116,7 @@ def plan(request: Request, store: Store | None) -> Plan:
             forward, backward = forward + run_forward, backward + run_backward
     methods = [c.expression for c in request.calls]
     memory = peak_memory(request.classifiers)
-    return Plan(
-        images, len(request.classifiers), methods, cells, cached, forward, backward, memory, round(seconds, 2)
-    )
+    return Plan(images, len(request.classifiers), methods, cells, cached, forward, backward, memory, round(seconds, 2))
 
 
 def throughput(classifier: Classifier, budget: float) -> tuple[float, float]:

@@ -251,7 +251,11 @@ def json_schema() -> dict[str, Any]:
     for name, definition in schema["$defs"].items():
         if "properties" in definition and name != "Report":
             definition["required"] = list(definition["properties"])  # keys never vanish
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "attrsens report, version 1", **schema}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "attrsens report, version 1",
+        **schema,
+    }
 
 
 def _refuse_nonfinite(data: Any, where: str) -> None:

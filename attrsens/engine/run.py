@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,8 +107,8 @@ def _explain_one(
         if top != true:
             tally.skipped.append(Skipped(source.name, classifier.name, f"top-1 is class {top}, the label is {true}"))
             return
-    seen = (pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)) * 255
-    seen = seen.round().astype(np.uint8)
+    shown = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+    seen = (shown * 255).round().astype(np.uint8)
     targets: list[int] = []
     for word in request.targets:
         if word == "true" and true is None:
@@ -189,7 +189,7 @@ def _compute(
     tally.passes.forward += passes.forward
     tally.passes.backward += passes.backward
     if store:
-        data = {"notes": result.notes, "passes": asdict(passes), "model": classifier.name}
+        data: dict[str, Any] = {"notes": result.notes, "passes": asdict(passes), "model": classifier.name}
         data |= {"image": image.name, "method": call.raw().expression, "target": target}
         store.put(key, {"map": raw}, data)
     return raw, result.notes, passes

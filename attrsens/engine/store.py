@@ -164,7 +164,7 @@ class Store:
         target = self.folder / "damaged"
         with suppress(OSError):
             target.mkdir(exist_ok=True)
-            os.replace(path, target / path.name)
+            path.replace(target / path.name)
 
     def _sweep(self) -> None:
         """Remove temporary files of processes of this machine that no longer run."""
@@ -195,7 +195,7 @@ def _read(path: Path, key: str) -> Entry:
     try:
         with safe_open(path, framework="np") as file:
             header = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, ValueError, TypeError) as error:
         raise Damaged(str(error)[:100]) from None
     if header.get("format") != FORMAT or header.get("key") != key:
@@ -228,7 +228,7 @@ def _commit(path: Path, payload: bytes) -> None:
         except FileExistsError:
             return
         except OSError:  # a file system without hard links
-            os.replace(temporary, path)
+            temporary.replace(path)
         handle = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(handle)

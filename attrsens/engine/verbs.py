@@ -89,7 +89,13 @@ def prepare(
     given = list(images) if isinstance(images, (list, tuple)) else [images]
     truth = Truth(labels)
     sources = expand(given, limit=limit, frame=frame)
-    options = {"arch": arch, "preprocess": preprocess, "classes": classes, "device": device, "precision": precision}
+    options = {
+        "arch": arch,
+        "preprocess": preprocess,
+        "classes": classes,
+        "device": device,
+        "precision": precision,
+    }
     classifiers = [
         zoo.load(m, fold=fold, batch=batch, offline=offline, **options) if isinstance(m, str) else m  # type: ignore[arg-type]
         for m in models

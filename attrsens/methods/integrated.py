@@ -39,7 +39,7 @@ def integrated_gradients(
     blur_radius: Annotated[
         float, Param("sd of the Gaussian blur, pixels (blurred only)", min=0, scale="ratio", source="SAM 4.3")
     ] = 10.0,
-    baseline_image: Annotated[Path, Param("picture the path starts from (image only)")] = Path(),  # noqa: B008
+    baseline_image: Annotated[Path, Param("picture the path starts from (image only)")] = Path(),
     seed: Annotated[int, Param("seed of the random baselines", min=0)] = 0,
 ) -> tuple[Tensor, dict[str, float | None]]:
     """(x - x0) times the mean gradient on the straight path from a baseline x0 to x.
@@ -54,24 +54,21 @@ def integrated_gradients(
 
     points, weights = (torch.tensor(v, dtype=torch.float32) for v in quadrature(rule, steps))
     starts = _baselines(f, x, baseline, trials, blur_radius, str(baseline_image), seed)
-    count = len(points)
-
-    def path(indices: range) -> Tensor:
-        i = torch.tensor(indices)
-        x0 = starts[i // count]
-        t = points[i % count].to(x).reshape(-1, 1, 1, 1)
-        return x0 + t * (x - x0)
-
+    both_ends = points[0] == 0 and points[-1] == 1
     total = torch.zeros_like(x)
-    gap = 0.0
-    for k, x0 in enumerate(starts):  # few: one, or `trials`
-        part = Stack(count, lambda indices, k=k: path(range(k * count + indices.start, k * count + indices.stop)), x)
-        mean, scores = f.mean_gradient(part, target, weights)
+    rise = 0.0
+    for x0 in starts:  # one, or `trials`
+
+        def path(indices: range, x0: Tensor = x0) -> Tensor:
+            t = points[indices.start : indices.stop].to(x).reshape(-1, 1, 1, 1)
+            return x0 + t * (x - x0)
+
+        mean, scores = f.mean_gradient(Stack(len(points), path, like=x), target, weights)
+        ends = scores if both_ends else f.score(torch.stack([x0, x]), target)
         total += (x - x0) * mean
-        ends = scores if points[0] == 0 and points[-1] == 1 else f.score(torch.stack([x0, x]), target)
-        gap += float(ends[-1] - ends[0])
+        rise += float(ends[-1] - ends[0])
     heatmap = total / len(starts)
-    return heatmap, {"completeness_gap": abs(float(heatmap.sum()) - gap / len(starts))}
+    return heatmap, {"completeness_gap": abs(float(heatmap.sum()) - rise / len(starts))}
 
 
 def quadrature(rule: str, steps: int) -> tuple[list[float], list[float]]:
@@ -100,9 +97,7 @@ def quadrature(rule: str, steps: int) -> tuple[list[float], list[float]]:
     return list((np.arange(n) + shift) / n), list(even)
 
 
-def _baselines(
-    f: Classifier, x: Tensor, kind: str, trials: int, blur_radius: float, picture: str, seed: int
-) -> Tensor:
+def _baselines(f: Classifier, x: Tensor, kind: str, trials: int, blur_radius: float, picture: str, seed: int) -> Tensor:
     """The starting points, (count, C, H, W), in the view's space."""
     if kind == "random":  # uniform in pixel space, whatever the view's space
         return f.encode(x.new_tensor(f.stream(seed, "baseline").uniform(range(trials), tuple(x.shape))))
@@ -115,7 +110,9 @@ def _baselines(
 
         pixels = x.new_tensor(f.preprocess.apply(decode(picture)))
         if pixels.shape != x.shape:
-            raise AttrsensError(f"ig: baseline_image is {tuple(pixels.shape)} after preprocessing; {tuple(x.shape)} needed")
+            raise AttrsensError(
+                f"ig: baseline_image is {tuple(pixels.shape)} after preprocessing; {tuple(x.shape)} needed"
+            )
         return f.encode(pixels)[None]
     return f.colour(kind).expand_as(x)[None]
 

@@ -49,8 +49,8 @@ def sliding_patch(
 ) -> Tensor:
     """Fall of the target's score when a patch hides each place.
 
-    map[i, j] = f(x) - f(x with the patch at (i stride, j stride) filled), on a grid of floor((side - patch) / stride) + 1
-    places a side. Zeiler & Fergus 2014; methods 2.12. One pass forward a place, and one for the clean image.
+    map[i, j] = f(x) - f(x with the patch at (i stride, j stride) filled), on a grid of floor((side - patch) / stride)
+    + 1 places a side. Zeiler & Fergus 2014; methods 2.12. One pass forward a place, and one for the clean image.
     """
     from attrsens.models.classifier import Stack
 

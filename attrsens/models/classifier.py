@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from attrsens.errors import AttrsensError, InputError
 from attrsens.images import Preprocess
-from attrsens.models.surgery import _logits, fold_batchnorm
+from attrsens.models.surgery import first_output, fold_batchnorm
 from attrsens.seeds import Stream
 from attrsens.spec import canonical
 
@@ -125,7 +125,13 @@ class Classifier:
     # -- views ---------------------------------------------------------------------------------------------------
 
     def view(
-        self, *, output: str = "logit", space: str = "pixel", sign: str = "signed", image: str = "", dry: bool = False
+        self,
+        *,
+        output: str = "logit",
+        space: str = "pixel",
+        sign: str = "signed",
+        image: str = "",
+        dry: bool = False,
     ) -> Classifier:
         """The same network seen through conventions, with a pass count of its own.
 
@@ -223,7 +229,7 @@ class Classifier:
         if isinstance(images, Tensor):
             if images.dim() != 4:
                 raise ValueError(f"a stack of images is (N, C, H, W); got {tuple(images.shape)}")
-            yield from images.split(size)
+            yield from torch.split(images, size)
         elif isinstance(images, Stack):
             at = 0
             while at < images.count:
@@ -247,7 +253,7 @@ class Classifier:
         if not self._shared.ready:
             self._prepare(x[:1].detach())
         try:
-            logits = _logits(self._net(x))
+            logits = first_output(self._net(x))
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             if isinstance(error, RuntimeError) and _is_memory(error):
                 raise
@@ -257,7 +263,7 @@ class Classifier:
             raise AttrsensError(f"model {self.name} returns {tuple(logits.shape)} for {len(x)} images; logits are 2-D")
         if self.classes is not None and len(self.classes) != logits.shape[1]:
             raise AttrsensError(
-                f"model {self.name} has {logits.shape[1]} outputs but {len(self.classes)} class names; give --classes FILE"
+                f"model {self.name} has {logits.shape[1]} outputs, but {len(self.classes)} class names; give --classes"
             )
         return logits
 
@@ -266,7 +272,7 @@ class Classifier:
         self._shared.ready = True
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             fold_batchnorm(self._net, example.clone())
-            self._net.to(memory_format=self._layout)  # type: ignore[call-overload]
+            self._net.to(memory_format=self._layout)
 
     def _forward_only(self, x: Tensor) -> Tensor:
         reduced = self.precision == "bf16"
@@ -312,7 +318,7 @@ class Classifier:
         half = (len(chunk) + 1) // 2
         self._shared.batch = min(self._shared.batch, half)
         self._shared.gradient_batch = min(self._shared.gradient_batch, half)
-        parts = [self._retry(run, part) for part in chunk.split(half)]
+        parts = [self._retry(run, part) for part in torch.split(chunk, half)]
         if isinstance(parts[0], Tensor):
             return torch.cat(parts)
         return tuple(torch.cat(same) for same in zip(*parts, strict=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
@@ -18,14 +17,15 @@ def fold_batchnorm(net: nn.Module, example: Tensor) -> int:
     A network that declares `batchnorm_pairs()` is taken at its word. Any other is traced on `example`, and if its
     logits then differ by more than 1e-4 of their range everything is put back and 0 is returned.
     """
-    if hasattr(net, "batchnorm_pairs"):
-        return len(_fold(net, list(net.batchnorm_pairs())))
+    declared = getattr(net, "batchnorm_pairs", None)
+    if callable(declared):
+        return len(_fold(net, list(declared())))
     pairs, before = _trace(net, example)
     undo = _fold(net, pairs)
     if not undo:
         return 0
     with torch.no_grad():
-        after = _logits(net(example))
+        after = first_output(net(example))
     tolerance = 1e-4 * max(1.0, float(before.max() - before.min()))
     if bool(torch.isfinite(after).all()) and float((after - before).abs().max()) <= tolerance:
         return len(undo)
@@ -59,7 +59,7 @@ def _trace(net: nn.Module, example: Tensor) -> tuple[list[Pair], Tensor]:
             handles.append(module.register_forward_pre_hook(before_norm))
     try:
         with torch.no_grad():
-            before = _logits(net(example))
+            before = first_output(net(example))
     finally:
         for handle in handles:
             handle.remove()
@@ -76,15 +76,15 @@ def _rest(norm: nn.Module) -> nn.Module:
     return nn.Sequential(*parts) if parts else nn.Identity()
 
 
-def _fold(net: nn.Module, pairs: Iterable[Pair]) -> list[tuple[Any, Any, Any, list[tuple[nn.Module, str, nn.Module]]]]:
+def _fold(net: nn.Module, pairs: list[Pair]) -> list[tuple[Any, Any, Any, list[tuple[nn.Module, str, nn.Module]]]]:
     undo = []
     homes: dict[nn.Module, list[tuple[nn.Module, str]]] = {}
     for parent in net.modules():
         for name, child in parent.named_children():
             homes.setdefault(child, []).append((parent, name))
-    for conv, norm in pairs:
-        weight, bias = cast(Tensor, conv.weight), cast("Tensor | None", conv.bias)
-        mean, var = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+    for conv, norm in cast(list[tuple[Any, Any]], pairs):
+        weight, bias = conv.weight, conv.bias
+        mean, var = norm.running_mean, norm.running_var
         gain = 1 / torch.sqrt(var.double() + norm.eps)
         if norm.weight is not None:
             gain = gain * norm.weight.double()
@@ -101,6 +101,6 @@ def _fold(net: nn.Module, pairs: Iterable[Pair]) -> list[tuple[Any, Any, Any, li
     return undo
 
 
-def _logits(output: Any) -> Tensor:
+def first_output(output: Any) -> Tensor:
     """The logits in what a network returns: some return (logits, something)."""
-    return output[0] if isinstance(output, (tuple, list)) else output
+    return cast(Tensor, output[0] if isinstance(output, (tuple, list)) else output)

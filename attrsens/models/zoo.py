@@ -80,7 +80,7 @@ def lite0() -> Weights:
 def known_models() -> dict[str, str]:
     """Every name that `load` takes without a file, with one line on each; imports neither torch nor torchvision."""
     out = {name: entry.summary for name, entry in MODELS.items()}
-    return out | {name: "torchvision; weights are downloaded once" for name in torchvision_names()}
+    return out | dict.fromkeys(torchvision_names(), "torchvision; weights are downloaded once")
 
 
 @cache
@@ -105,7 +105,9 @@ def check_name(model: str, arch: str | None) -> None:
         if not Path(model).exists():
             raise AttrsensError(f"model: no file {model}")
         if arch is None:
-            raise AttrsensError(f"model {model}: a file needs --arch NAME (a torchvision name, lite0, py:module:function)")
+            raise AttrsensError(
+                f"model {model}: a file needs --arch NAME (a torchvision name, lite0, py:module:function)"
+            )
         if not arch.startswith("py:") and arch != "lite0" and arch not in torchvision_names():
             raise unknown("architecture", arch, ["lite0", *torchvision_names()], "'attrsens list models' lists them")
         return
@@ -172,7 +174,11 @@ def load(
 
 
 def _is_file(model: str) -> bool:
-    return "/" in model or os.sep in model or Path(model).suffix in (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".tar")
+    return (
+        "/" in model
+        or os.sep in model
+        or Path(model).suffix in (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".tar")
+    )
 
 
 def _lite0(state: dict[str, Any]) -> nn.Module:

@@ -87,7 +87,10 @@ def heatmap_png(
     lines = [line for text in caption for line in _wrap(text, font, len(panels) * (w + GAP) + bar_width + label_width)]
     canvas = Image.new(
         "RGB",
-        (GAP + len(panels) * (w + GAP) + bar_width + label_width, GAP + h + GAP + len(lines) * (TEXT + 5) + 4),
+        (
+            GAP + len(panels) * (w + GAP) + bar_width + label_width,
+            GAP + h + GAP + len(lines) * (TEXT + 5) + 4,
+        ),
         PAPER,
     )
     left = GAP

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import uuid
 from collections.abc import Callable, Iterable
@@ -54,7 +53,9 @@ class Writer:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise AttrsensError(f"out: {self.folder} cannot be written ({error.strerror}); choose another --out") from None
+            raise AttrsensError(
+                f"out: {self.folder} cannot be written ({error.strerror}); choose another --out"
+            ) from None
         self._guard(self.folder / "report.json", _our_report)
         if "csv" in self.formats:
             self._guard(self.folder / "report.csv", _our_table)
@@ -75,7 +76,11 @@ class Writer:
                 stem = f"heatmaps/{heatmap_name(record)}"
                 if "png" in self.formats:
                     data = heatmap_png(
-                        flat(attribution.map), limit, caption(record), pixels=attribution.input, blend=self.overlay
+                        flat(attribution.map),
+                        limit,
+                        caption(record),
+                        pixels=attribution.input,
+                        blend=self.overlay,
                     )
                     self._guard(self.folder / f"{stem}.png", _our_png)
                     self._write(f"{stem}.png", data)
@@ -109,7 +114,7 @@ def write_file(path: Path, data: bytes) -> None:
     temporary = path.parent / f".attrsens-{uuid.uuid4().hex}"
     try:
         temporary.write_bytes(data)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error.strerror})") from None
     finally:
@@ -131,7 +136,10 @@ def caption(record: Record) -> list[str]:
     t = record.target
     label = f"{t.label} ({t.index})" if t.label else f"class {t.index}"
     name = record.image.path.rsplit("/", 1)[-1]
-    return [f"{name}: {label}, p = {t.probability:.3f}, rank {t.rank}, {record.model.name}", record.method.expression]
+    return [
+        f"{name}: {label}, p = {t.probability:.3f}, rank {t.rank}, {record.model.name}",
+        record.method.expression,
+    ]
 
 
 def _our_report(path: Path) -> bool:
