@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import sys
+import traceback
 from typing import Any, NoReturn
 
 import typer
@@ -59,7 +60,7 @@ def run(args: list[str]) -> int:
         return result if isinstance(result, int) else 0
     except AttrsensError as error:
         if debug:
-            raise
+            traceback.print_exc()
         console.error(str(error))
         return error.exit_code
     except TyperException as error:
@@ -74,7 +75,7 @@ def run(args: list[str]) -> int:
         return _closed(0)
     except Exception as error:
         if debug:
-            raise
+            traceback.print_exc()
         first = (str(error).splitlines() or [""])[0]
         console.error(f"internal error: {type(error).__name__}: {first}; --debug shows where")
         return OutputError.exit_code

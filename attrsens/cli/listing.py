@@ -66,8 +66,9 @@ def listing(
 
 
 def _print_methods(rows: list[dict[str, Any]]) -> None:
+    width = max(len(row["name"]) for row in rows) + 2
     for row in rows:
-        console.out(f"{row['name']:<6}{row['summary']}  [{row['cost']}]")
+        console.out(f"{row['name']:<{width}}{row['summary']}  [{row['cost']}]")
         for p in row["parameters"]:
             default = p["default"] if p["default"] != "" else "none"
             line = f"        {p['name']:<15}{default!s:<10}{p['help']}"

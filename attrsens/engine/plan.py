@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from attrsens.engine.cell import Call, Cell
+from attrsens.engine.cell import Call
 from attrsens.engine.inputs import class_of
 from attrsens.engine.report import PassInfo
-from attrsens.engine.run import Request, base_cell
+from attrsens.engine.run import Request, cell_of
 from attrsens.engine.store import Store
 from attrsens.errors import AttrsensError, InputError
 from attrsens.explainer import Explainer
@@ -90,8 +90,7 @@ def plan(request: Request, store: Store | None) -> Plan:
             continue
         images += 1
         for classifier in request.classifiers:
-            base = base_cell(classifier, image.sha256)
-            entry = store.get(base.key) if store else None
+            entry = store.get(cell_of(classifier, image.sha256).key) if store else None
             known = [int(entry.arrays["logits"].argmax())] if entry else []
             _, (top, left, bottom, right) = classifier.preprocess.geometry(image.size)
             run_forward, run_backward = int(entry is None), 0
@@ -99,7 +98,7 @@ def plan(request: Request, store: Store | None) -> Plan:
             for target in dict.fromkeys(targets):
                 for position, call in enumerate(request.calls):
                     cells += 1
-                    cell = Cell(**{**vars(base), "target": target, "calls": (call,)}).raw()
+                    cell = cell_of(classifier, image.sha256, target, call).raw()
                     if store and target is not None and cell.key in store:
                         cached += 1
                         continue

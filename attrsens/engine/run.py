@@ -60,11 +60,13 @@ class Tally:
     passes: PassInfo = field(default_factory=PassInfo)
 
 
-def base_cell(classifier: Classifier, image: str) -> Cell:
-    """The cell of the prediction of an image."""
+def cell_of(classifier: Classifier, image: str, target: int | None = None, *calls: Call) -> Cell:
+    """The cell of a call on an image; without a call, of the prediction."""
     return Cell(
         model=classifier.id,
         image=image,
+        target=target,
+        calls=calls,
         precision=classifier.precision,
         fold=classifier.fold,
         device=classifier.device.type,
@@ -121,8 +123,7 @@ def _explain_one(
     for target in targets:
         info = _target_info(classifier, logits, target, true)
         for call in request.calls:
-            cell = base_cell(classifier, image.sha256)
-            cell = Cell(**{**vars(cell), "target": target, "calls": (call,)})
+            cell = cell_of(classifier, image.sha256, target, call)
             try:
                 raw, notes, passes = _compute(classifier, cell, call, image, pixels, target, store, tally)
             except AttrsensError as error:
@@ -152,7 +153,7 @@ def _predict(
     """The logits of one image, (classes,). One image a pass, so that they do not depend on what else runs."""
     import torch
 
-    key = base_cell(classifier, image.sha256).key
+    key = cell_of(classifier, image.sha256).key
     entry = store.get(key) if store else None
     if entry:
         return entry.arrays["logits"]

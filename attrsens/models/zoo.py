@@ -192,7 +192,8 @@ def _lite0(state: dict[str, Any]) -> nn.Module:
     with torch.device("meta"):
         net = Lite0(tensors[-1].shape[0] if tensors and tensors[-1].dim() == 1 else 1000)
     names = [name for name in net.state_dict() if not name.endswith("num_batches_tracked")]
-    renamed = dict(zip(names, tensors, strict=False))
+    # cloned, since tensors that lie unaligned in the file make matrix products differ in the last bit
+    renamed = {name: tensor.clone() for name, tensor in zip(names, tensors, strict=False)}
     if len(tensors) > len(names):
         renamed |= {f"tensor {i}": t for i, t in enumerate(tensors) if i >= len(names)}
     check_state(net, renamed, "lite0")
