@@ -13,7 +13,8 @@ from attrsens.spec import Spec, Value
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from attrsens.models.classifier import Classifier, Passes
+    from attrsens.models.batches import Passes
+    from attrsens.models.classifier import Classifier
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class Preprocess:
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
             raise AttrsensError(
-                f"preprocess: mean and std need one number for each of 1 or 3 channels; got {len(self.mean)}, {len(self.std)}"
+                f"preprocess: mean and std need one number a channel (1 or 3); got {len(self.mean)} and {len(self.std)}"
             )
         if min(self.std) <= 0:
             raise AttrsensError(f"preprocess: std must be above 0; got {min(self.std):g}")

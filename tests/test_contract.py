@@ -105,7 +105,7 @@ class TestEveryMethod:
     def test_passes_counted_dry_are_the_passes_made(self, name: str, f, x) -> None:
         spec = METHODS[name]
         made = attrsens.Explainer(f, spec, 1, cheap(spec), "a").raw(x).passes
-        call = parse_call(name, {k: v for k, v in cheap(spec).items()})
+        call = parse_call(name, cheap(spec))
         planned = cost(f, call, (16, 16))
         assert (planned.forward, planned.backward) == (made.forward, made.backward)
         assert made.forward > 0
@@ -190,6 +190,7 @@ def test_abs_sample_averages_magnitudes(f, x) -> None:
 
 def test_a_method_is_one_function(run_cli, tmp_path) -> None:
     """Registering one function brings flag, check, key, table, plan and a run; no second place knows of it."""
+
     def checker(f, x, target, *, squares: Annotated[int, Param("squares a side", min=1, sweep=(2, 4))] = 2):
         """Checkerboard times the gradient."""
         side = x.shape[-1]

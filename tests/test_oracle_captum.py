@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from toys import draw, explain, uniform
 from torch import Tensor, nn
+from toys import draw, explain, uniform
 
 import attrsens
 from attrsens.models.zoo import lite0 as load_lite0

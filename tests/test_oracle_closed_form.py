@@ -113,7 +113,9 @@ def test_baselines_are_what_they_are_called(x) -> None:
     for space in ("pixel", "normalized"):
         found = {}
         for kind in BASELINES[:-1]:
-            heatmap = explain(f, "ig", x, baseline=kind, steps=2, output="logit", trials=3, blur_radius=1.0, space=space)
+            heatmap = explain(
+                f, "ig", x, baseline=kind, steps=2, output="logit", trials=3, blur_radius=1.0, space=space
+            )
             found[kind] = x - heatmap / slope
         flat = torch.ones_like(x)
         close = {"rtol": 1e-3, "atol": 1e-3}

@@ -249,6 +249,8 @@ def json_schema() -> dict[str, Any]:
     body["properties"] = {name: body["properties"][name] for name in ORDER}
     body["required"] = ORDER
     for name, definition in schema["$defs"].items():
+        if "description" in definition:
+            definition["description"] = " ".join(definition["description"].split())
         if "properties" in definition and name != "Report":
             definition["required"] = list(definition["properties"])  # keys never vanish
     return {

@@ -50,7 +50,7 @@ def integrated_gradients(
     """
     import torch
 
-    from attrsens.models.classifier import Stack
+    from attrsens.models.batches import Stack
 
     points, weights = (torch.tensor(v, dtype=torch.float32) for v in quadrature(rule, steps))
     starts = _baselines(f, x, baseline, trials, blur_radius, str(baseline_image), seed)

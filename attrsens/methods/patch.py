@@ -52,7 +52,7 @@ def sliding_patch(
     map[i, j] = f(x) - f(x with the patch at (i stride, j stride) filled), on a grid of floor((side - patch) / stride)
     + 1 places a side. Zeiler & Fergus 2014; methods 2.12. One pass forward a place, and one for the clean image.
     """
-    from attrsens.models.classifier import Stack
+    from attrsens.models.batches import Stack
 
     height, width = x.shape[-2:]
     if patch_size > min(height, width):

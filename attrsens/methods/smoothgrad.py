@@ -49,7 +49,7 @@ def smoothgrad(
     (1/n) sum_i g(x + e_i), e_i ~ N(0, s^2), s = spread (max x - min x). Smilkov et al. 2017; methods 2.3.
     n passes forward and back. Draw i is the same for every n.
     """
-    from attrsens.models.classifier import Stack
+    from attrsens.models.batches import Stack
 
     sd = spread * float(x.max() - x.min())
     if n == 0 or sd == 0:  # every copy is the image itself

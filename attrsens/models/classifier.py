@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from attrsens.errors import AttrsensError, InputError
 from attrsens.images import Preprocess
+from attrsens.models.batches import Images, Passes, Stack, chunks
+from attrsens.models.identity import fingerprint
 from attrsens.models.surgery import first_output, fold_batchnorm
 from attrsens.seeds import Stream
-from attrsens.spec import canonical
 
 # On a CPU, the activations that a backward pass keeps outgrow the allocator's cache at 16 images (measured: 8 is up
 # to a quarter faster with gradients, 16 a little faster without).
 CPU_BATCH, CPU_GRADIENT_BATCH, GPU_BATCH = 16, 8, 64
-T = TypeVar("T")
-
-
-@dataclass
-class Passes:
-    """Images that went forward and backward through the network."""
-
-    forward: int = 0
-    backward: int = 0
 
 
 @dataclass
@@ -40,25 +30,6 @@ class _Shared:
     gradient_batch: int
     ready: bool
     classes: int | None = None
-
-
-class Stack:
-    """A stack of images that is never held whole: `build(indices)` makes the ones a batch needs.
-
-    Args:
-        count: how many images.
-        build: from a range of indices to their images (len(indices), C, H, W).
-        like: one image (C, H, W), for shape, dtype and device.
-    """
-
-    def __init__(self, count: int, build: Callable[[range], Tensor], like: Tensor) -> None:
-        self.count, self.build, self.like = count, build, like
-
-    def __len__(self) -> int:
-        return self.count
-
-
-Images = Tensor | Stack | Iterable[Tensor]
 
 
 class Classifier:
@@ -105,7 +76,7 @@ class Classifier:
         self.name = name or type(module).__name__.lower()
         self.device = pick_device(device)
         self.precision, self.fold = precision, fold
-        self.id = id or f"{self.name}@{_fingerprint(module, self.preprocess)}"
+        self.id = id or f"{self.name}@{fingerprint(module, self.preprocess)}"
         self.output, self.space, self.sign = "logit", "pixel", "signed"
         self.image, self.dry = "", False
         self.wnids: tuple[str, ...] = ()
@@ -180,8 +151,8 @@ class Classifier:
 
     def logits(self, images: Images) -> Tensor:
         """Logits (N, classes) of a stack, a `Stack` or any iterable of images. One forward pass an image."""
-        chunks = self._chunks(images, self._shared.batch)
-        return torch.cat([self._retry(self._forward_only, chunk) for chunk in chunks])
+        parts = [self._retry(self._forward_only, chunk) for chunk in chunks(images, self._shared.batch)]
+        return torch.cat(parts)
 
     def score(self, images: Images, target: int) -> Tensor:
         """The target's logit or probability of every image, (N,). One forward pass an image."""
@@ -198,7 +169,7 @@ class Classifier:
                 like = images[:1] if isinstance(images, Tensor) else torch.zeros(1, 1, 1, 1)
             yield torch.zeros_like(like).expand(count, *like.shape[1:]), torch.zeros(count)
             return
-        for chunk in self._chunks(images, self._shared.gradient_batch):
+        for chunk in chunks(images, self._shared.gradient_batch):
             yield self._retry(lambda part: self._gradient(part, target), chunk)
 
     def gradient(self, image: Tensor, target: int) -> Tensor:
@@ -224,22 +195,6 @@ class Classifier:
         return (total if weights is not None else total / seen), torch.cat(scores)
 
     # -- inside --------------------------------------------------------------------------------------------------
-
-    def _chunks(self, images: Images, size: int) -> Iterator[Tensor]:
-        if isinstance(images, Tensor):
-            if images.dim() != 4:
-                raise ValueError(f"a stack of images is (N, C, H, W); got {tuple(images.shape)}")
-            yield from torch.split(images, size)
-        elif isinstance(images, Stack):
-            at = 0
-            while at < images.count:
-                indices = range(at, min(at + size, images.count))
-                yield images.build(indices)
-                at = indices.stop
-        else:
-            each = iter(images)
-            while part := list(islice(each, size)):
-                yield torch.stack(part)
 
     def _count(self, images: Images, backward: bool = False) -> int:
         count = len(images) if isinstance(images, (Tensor, Stack)) else sum(1 for _ in images)
@@ -345,17 +300,3 @@ def pick_device(name: str) -> torch.device:
     if int(index or 0) >= count:
         raise AttrsensError(f"device {name}: this machine has {count or 'no'} CUDA devices; use --device cpu")
     return torch.device(name)
-
-
-def _fingerprint(module: nn.Module, preprocess: Preprocess) -> str:
-    digest = hashlib.sha256()
-    for key, tensor in module.state_dict().items():
-        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return model_id("", digest.hexdigest(), repr(module), preprocess).removeprefix("@")
-
-
-def model_id(name: str, weights: str, architecture: str, preprocess: Preprocess) -> str:
-    """`NAME@` and 12 digits of the sha256 over weights, architecture and preprocessing."""
-    text = canonical({"weights": weights, "architecture": architecture, "preprocess": preprocess.describe()})
-    return f"{name}@{hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -146,7 +146,8 @@ def load(
         AttrsensError: unknown, not loadable, or not to be had offline.
     """
     check_name(model, arch)
-    from attrsens.models.classifier import Classifier, model_id, pick_device
+    from attrsens.models.classifier import Classifier, pick_device
+    from attrsens.models.identity import model_id
 
     pick_device(device)
     if _is_file(model):
@@ -192,8 +193,9 @@ def _lite0(state: dict[str, Any]) -> nn.Module:
     with torch.device("meta"):
         net = Lite0(tensors[-1].shape[0] if tensors and tensors[-1].dim() == 1 else 1000)
     names = [name for name in net.state_dict() if not name.endswith("num_batches_tracked")]
-    # cloned, since tensors that lie unaligned in the file make matrix products differ in the last bit
-    renamed = {name: tensor.clone() for name, tensor in zip(names, tensors, strict=False)}
+    # laid out anew: the file holds one matrix transposed, which changes the last bit of its product
+    plain = torch.contiguous_format
+    renamed = {name: tensor.clone(memory_format=plain) for name, tensor in zip(names, tensors, strict=False)}
     if len(tensors) > len(names):
         renamed |= {f"tensor {i}": t for i, t in enumerate(tensors) if i >= len(names)}
     check_state(net, renamed, "lite0")

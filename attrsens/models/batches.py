@@ -1,0 +1,55 @@
+"""Stacks of images, whole or made as they are needed, and the passes they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Passes:
+    """Images that went forward and backward through the network."""
+
+    forward: int = 0
+    backward: int = 0
+
+
+class Stack:
+    """A stack of images that is never held whole: `build(indices)` makes the ones a batch needs.
+
+    Args:
+        count: how many images.
+        build: from a range of indices to their images (len(indices), C, H, W).
+        like: one image (C, H, W), for shape, dtype and device.
+    """
+
+    def __init__(self, count: int, build: Callable[[range], Tensor], like: Tensor) -> None:
+        self.count, self.build, self.like = count, build, like
+
+    def __len__(self) -> int:
+        return self.count
+
+
+Images = Tensor | Stack | Iterable[Tensor]
+
+
+def chunks(images: Images, size: int) -> Iterator[Tensor]:
+    """The images in stacks of at most `size`, in order."""
+    if isinstance(images, Tensor):
+        if images.dim() != 4:
+            raise ValueError(f"a stack of images is (N, C, H, W); got {tuple(images.shape)}")
+        yield from torch.split(images, size)
+    elif isinstance(images, Stack):
+        at = 0
+        while at < images.count:
+            indices = range(at, min(at + size, images.count))
+            yield images.build(indices)
+            at = indices.stop
+    else:
+        each = iter(images)
+        while part := list(islice(each, size)):
+            yield torch.stack(part)

@@ -1,0 +1,262 @@
+"""The classifier: batching, counting, folding, conventions, memory, and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from toys import SmallNet, draw, explain, linear, small, uniform
+
+import attrsens
+from attrsens.errors import InputError
+from attrsens.models.batches import Stack
+from attrsens.models.classifier import pick_device
+from attrsens.models.surgery import fold_batchnorm
+
+
+def test_any_iterable_is_batched_and_counted() -> None:
+    images = uniform(11, 3, 16, 16)
+    f = small(batch=4)
+    want = f.logits(images)
+    for given in (list(images), (i for i in images), Stack(11, lambda r: images[r.start : r.stop], images[0])):
+        torch.testing.assert_close(f.logits(given), want, rtol=1e-6, atol=1e-6)
+    assert f.passes.forward == 44
+    view = f.view()
+    _, scores = view.mean_gradient(images, 2)
+    assert (view.passes.forward, view.passes.backward) == (11, 11)
+    torch.testing.assert_close(scores, want[:, 2], rtol=1e-5, atol=1e-6)
+    assert f.passes.backward == 0, "a view counts for itself"
+
+
+def test_batches_are_no_larger_than_asked() -> None:
+    seen: list[int] = []
+
+    class Spy(SmallNet):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(len(x))
+            return super().forward(x)
+
+    f = attrsens.Classifier(Spy("reused"), [0.0] * 3, [1.0] * 3, crop=16, device="cpu", fold=False, batch=5)
+    f.logits(uniform(12, 3, 16, 16))
+    f.mean_gradient(uniform(12, 3, 16, 16), 0)
+    assert seen == [5, 5, 2, 5, 5, 2]
+
+
+def test_auto_batches_on_a_cpu() -> None:
+    assert small().sizes == (16, 8)
+
+
+def test_a_stack_is_built_in_batches_and_never_whole() -> None:
+    built: list[int] = []
+
+    def build(indices: range) -> torch.Tensor:
+        built.append(len(indices))
+        return uniform(len(indices), 3, 16, 16)
+
+    small().score(Stack(1000, build, uniform(3, 16, 16)), 0)
+    assert max(built) == 16
+    assert sum(built) == 1000
+
+
+def test_weighted_gradients_are_sums_and_others_means() -> None:
+    images = uniform(7, 3, 16, 16)
+    f = small(batch=3)
+    each = torch.cat([g for g, _ in f.gradients(images, 1)])
+    weights = torch.arange(7.0)
+    torch.testing.assert_close(f.mean_gradient(images, 1)[0], each.mean(0))
+    torch.testing.assert_close(f.mean_gradient(images, 1, weights)[0], torch.einsum("n,nchw->chw", weights, each))
+
+
+def test_running_out_of_memory_halves_the_batch_for_good() -> None:
+    seen: list[int] = []
+
+    class Hungry(SmallNet):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(len(x))
+            if len(x) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(x)
+
+    images = uniform(10, 3, 16, 16)
+    f = attrsens.Classifier(Hungry("reused"), [0.45] * 3, [0.25] * 3, crop=16, device="cpu", fold=False, batch=8)
+    torch.testing.assert_close(f.logits(images), small(fold=False).logits(images), rtol=1e-5, atol=1e-6)
+    assert f.passes.forward == 10
+    seen.clear()
+    gradient, scores = f.mean_gradient(images, 1)
+    torch.testing.assert_close(gradient, small(fold=False).mean_gradient(images, 1)[0], rtol=1e-4, atol=1e-7)
+    assert len(scores) == 10
+    assert max(seen) <= 3, "what did not fit once is not tried again"
+
+
+def test_one_image_too_many_is_one_line() -> None:
+    class Full(SmallNet):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes")
+
+    f = attrsens.Classifier(Full("reused"), [0.0] * 3, [1.0] * 3, device="cpu", fold=False, name="full")
+    with pytest.raises(attrsens.AttrsensError, match="full: one image does not fit into the memory of cpu"):
+        f.logits(uniform(4, 3, 16, 16))
+
+
+def test_outputs_that_are_no_logits_are_refused() -> None:
+    class Dense(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    f = attrsens.Classifier(Dense(), [0.0] * 3, [1.0] * 3, device="cpu", name="dense")
+    with pytest.raises(attrsens.AttrsensError, match=r"dense returns \(2, 3, 4, 4\) for 2 images; logits are 2-D"):
+        f.logits(uniform(2, 3, 4, 4))
+
+
+def test_a_network_that_fails_on_an_image_is_a_failure_of_that_image() -> None:
+    f, _ = linear(side=6)
+    with pytest.raises(InputError, match=r"fails on an image of shape \(3, 5, 5\)"):
+        f.logits(uniform(1, 3, 5, 5))
+
+
+def test_logits_that_are_not_finite_are_refused() -> None:
+    f, _ = linear(side=6)
+    images = uniform(2, 3, 6, 6)
+    images[1, 0, 0, 0] = float("nan")
+    for run in (f.logits, lambda x: f.mean_gradient(x, 0)):
+        with pytest.raises(InputError, match="logits that are not finite"):
+            run(images)
+
+
+def test_no_gradient_path_is_said() -> None:
+    class Cut(SmallNet):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.detach())
+
+    f = attrsens.Classifier(Cut("reused"), [0.0] * 3, [1.0] * 3, crop=16, device="cpu", name="cut")
+    with pytest.raises(attrsens.AttrsensError, match="cut has no gradient path"):
+        f.gradient(uniform(3, 16, 16), 0)
+
+
+def test_classes_out_of_range_and_names_that_do_not_fit() -> None:
+    f = small()
+    with pytest.raises(attrsens.AttrsensError, match="class 5 is out of range: model smallnet has 5 classes"):
+        f.score(uniform(1, 3, 16, 16), 5)
+    with pytest.raises(attrsens.AttrsensError, match="5 outputs, but 2 class names"):
+        small(classes=["a", "b"]).logits(uniform(1, 3, 16, 16))
+    assert f.class_count == 5
+
+
+def test_tuple_outputs_start_with_the_logits() -> None:
+    class Pair(SmallNet):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return super().forward(x), x
+
+    images = uniform(2, 3, 16, 16)
+    f = attrsens.Classifier(Pair("reused"), [0.45] * 3, [0.25] * 3, crop=16, device="cpu")
+    torch.testing.assert_close(f.logits(images), small().logits(images), rtol=1e-5, atol=1e-6)
+
+
+def test_colours_and_encoding_follow_the_space() -> None:
+    f = attrsens.Classifier(SmallNet("reused"), [0.4, 0.5, 0.6], [0.1, 0.2, 0.3], crop=16, device="cpu")
+    x = uniform(3, 16, 16)
+    normal = f.view(space="normalized")
+    torch.testing.assert_close(normal.score(normal.encode(x)[None], 0), f.score(x[None], 0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(normal.colour("mean"), torch.zeros(3, 1, 1))
+    torch.testing.assert_close(normal.colour("black").flatten(), torch.tensor([-4.0, -2.5, -2.0]))
+    torch.testing.assert_close(f.colour("mean").flatten(), torch.tensor([0.4, 0.5, 0.6]))
+
+
+def test_bf16_acts_on_forward_passes_only(chelsea) -> None:
+    exact, rough = attrsens.load("lite0", device="cpu"), attrsens.load("lite0", device="cpu", precision="bf16")
+    a, b = exact.logits(chelsea[None]), rough.logits(chelsea[None])
+    assert 0 < float((a - b).abs().max()) < 1
+    torch.testing.assert_close(explain(rough, "grad", chelsea, 282), explain(exact, "grad", chelsea, 282))
+
+
+def randomise(net: nn.Module) -> nn.Module:
+    """Running statistics and gains as a trained network has them."""
+    with torch.no_grad():
+        for i, m in enumerate(net.modules()):
+            if isinstance(m, nn.BatchNorm2d):
+                m.running_mean.copy_(draw(len(m.running_mean), seed=i) * 0.1)
+                m.running_var.copy_(uniform(len(m.running_var), seed=i + 1) + 0.5)
+                m.weight.copy_(uniform(len(m.weight), seed=i + 2) + 0.5)
+    return net.eval()
+
+
+@pytest.mark.parametrize(
+    ("arch", "folded"), [("resnet18", 20), ("googlenet", 57), ("mobilenet_v3_small", 34), ("vgg11_bn", 8), ("vgg11", 0)]
+)
+def test_folding_keeps_the_logits(arch: str, folded: int) -> None:
+    with torch.random.fork_rng(devices=[]):
+        kwargs = {"aux_logits": False, "init_weights": True} if arch == "googlenet" else {}
+        net = randomise(torchvision.models.get_model(arch, weights=None, **kwargs))
+    images = draw(2, 3, 64, 64)
+    with torch.no_grad():
+        before = net(images)
+        assert fold_batchnorm(net, images[:1]) == folded
+        after = net(images)
+    assert float((after - before).abs().max()) <= 1e-4 * max(1.0, float(before.max() - before.min()))
+    left = sum(isinstance(m, nn.BatchNorm2d) for m in net.modules())
+    assert left == 0
+
+
+def test_folding_is_undone_where_the_convolution_is_used_twice() -> None:
+    """The norm follows the convolution, but the raw output is used as well: folding would change it."""
+
+    class Twice(SmallNet):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raw = self.conv1(x)
+            return self.fc((self.bn1(raw) + raw).mean((2, 3)))
+
+    net = Twice("reused").eval()
+    images = uniform(2, 3, 16, 16)
+    with torch.no_grad():
+        before = net(images)
+        assert fold_batchnorm(net, images) == 0
+        assert torch.equal(net(images), before)
+    assert isinstance(net.bn1, nn.BatchNorm2d)
+
+
+def test_a_norm_that_is_shared_or_in_training_form_is_left_alone() -> None:
+    class Shared(SmallNet):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.relu(self.bn1(self.conv1(x)))
+            return self.fc(self.relu(self.bn1(self.conv2(x))).mean((2, 3)))
+
+    net = Shared("reused").eval()
+    assert fold_batchnorm(net, uniform(1, 3, 16, 16)) == 0
+    free = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten(), nn.Linear(784, 2)
+    )
+    assert fold_batchnorm(free.eval(), uniform(1, 3, 16, 16)) == 0
+
+
+def test_folding_of_the_default_model(lite0, plain_lite0, chelsea) -> None:
+    images = torch.stack([chelsea, chelsea.flip(-1)])
+    a, b = lite0.logits(images), plain_lite0.logits(images)
+    assert float((a - b).abs().max()) <= 1e-4 * float(b.max() - b.min())
+    x, y = explain(lite0, "grad", chelsea, 282).flatten(), explain(plain_lite0, "grad", chelsea, 282).flatten()
+    assert float(torch.nn.functional.cosine_similarity(x, y, 0)) >= 0.999
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in lite0._net.modules())
+    assert any(isinstance(m, nn.BatchNorm2d) for m in plain_lite0._net.modules())
+
+
+def test_ids_follow_weights_preprocessing_and_nothing_else() -> None:
+    net = SmallNet("reused")
+    base = attrsens.Classifier(net, [0.5] * 3, [0.2] * 3, device="cpu").id
+    assert attrsens.Classifier(net, [0.5] * 3, [0.2] * 3, device="cpu", batch=3, fold=False).id == base
+    assert attrsens.Classifier(net, [0.5] * 3, [0.3] * 3, device="cpu").id != base
+    with torch.no_grad():
+        net.fc.bias[0] += 1e-6
+    assert attrsens.Classifier(net, [0.5] * 3, [0.2] * 3, device="cpu").id != base
+    assert base.startswith("smallnet@")
+    assert len(base) == len("smallnet@") + 12
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cuda-0"])
+def test_unknown_devices(name: str) -> None:
+    with pytest.raises(attrsens.AttrsensError, match="unknown device"):
+        pick_device(name)
+
+
+def test_devices_that_are_not_there() -> None:
+    with pytest.raises(attrsens.AttrsensError, match="CUDA devices; use --device cpu"):
+        pick_device("cuda:99")
