@@ -37,7 +37,8 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> Attrs
     "unknown method 'gs'; did you mean 'sg'? methods: grad, sg"
     """
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.45)
+    near = difflib.get_close_matches(name, names, n=5, cutoff=0.45)
+    near.sort(key=lambda n: sorted(n) != sorted(name))  # letters swapped is the likeliest slip
     suggestion = f" did you mean {near[0]!r}?" if near else ""
     listing = hint or f"{kind}s: {', '.join(names) or 'none'}"
     return AttrsensError(f"unknown {kind} {name!r};{suggestion} {listing}")

@@ -161,10 +161,11 @@ class Registry(Mapping[str, Spec]):
         kind: the word for an entry, such as "method".
         package: where the entries live; every module in it is imported on first use.
         common: hyperparameters that join every entry; a trait of the same name replaces the default.
+        traits: facts that the decorator must be given.
     """
 
-    def __init__(self, kind: str, package: str, common: tuple[Hyper, ...] = ()) -> None:
-        self.kind, self.package, self.common = kind, package, common
+    def __init__(self, kind: str, package: str, common: tuple[Hyper, ...] = (), traits: tuple[str, ...] = ()) -> None:
+        self.kind, self.package, self.common, self.traits = kind, package, common, traits
         self._specs: dict[str, Spec] = {}
         self._found = False
 
@@ -174,6 +175,9 @@ class Registry(Mapping[str, Spec]):
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
             if name in self._specs:
                 raise TypeError(f"{self.kind} {name!r} is registered twice")
+            lacking = [trait for trait in self.traits if trait not in traits]
+            if lacking:
+                raise TypeError(f"{self.kind} {name!r}: state {' and '.join(lacking)}")
             common = tuple(replace(h, default=traits.get(h.name, h.default)) for h in self.common)
             hypers = read_hypers(function) + common
             names = [h.name for h in hypers]
@@ -189,7 +193,7 @@ class Registry(Mapping[str, Spec]):
     def __getitem__(self, name: str) -> Spec:
         self._discover()
         if name not in self._specs:
-            raise unknown(self.kind, name, self._specs)
+            raise unknown(self.kind, name, list(self))
         return self._specs[name]
 
     def __contains__(self, name: object) -> bool:
@@ -299,4 +303,4 @@ COMMON = (
     ),
 )
 
-METHODS = Registry("method", "attrsens.methods", COMMON)
+METHODS = Registry("method", "attrsens.methods", COMMON, traits=("gradient", "cost"))

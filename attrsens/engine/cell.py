@@ -98,7 +98,7 @@ def parse_call(expression: str, flags: Mapping[str, object] = {}, registry: Regi
         given[key] = value
     own = {h.name for h in spec.hypers}
     parameters = spec.complete({k: v for k, v in flags.items() if k in own} | given)
-    if parameters.get("sign") == "abs_sample" and not spec.traits.get("gradient"):
+    if parameters.get("sign") == "abs_sample" and not spec.traits["gradient"]:
         raise AttrsensError(f"{name}: sign=abs_sample is for methods that average gradients; {name} takes none")
     return Call(registry.kind, name, spec.version, parameters)
 

@@ -1,0 +1,54 @@
+"""The generated parts of the README."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from attrsens.samples import samples
+from attrsens.spec import METHODS, Hyper
+
+
+def methods_table() -> str:
+    """Every method with its own parameters, then the four that all have."""
+    lines = ["| method | what | cost of a map | parameters (default; published sweep) |", "|---|---|---|---|"]
+    for name in METHODS:
+        spec = METHODS[name]
+        own = "; ".join(_parameter(h) for h in spec.own()) or "none"
+        lines.append(f"| `{name}` | {spec.summary} | {spec.traits['cost']} | {own} |")
+    lines.append("")
+    lines.append("Every method also has:")
+    lines.append("")
+    for hyper in METHODS.common:
+        others = {n: h.default for n, h in METHODS.parameters()[hyper.name].items() if h.default != hyper.default}
+        default = ", ".join([f"default {hyper.default}", *(f"{n}: {d}" for n, d in others.items())])
+        lines.append(f"- `{hyper.name}` ({', '.join(hyper.param.choices)}; {default}): {hyper.param.help}")
+    return "\n".join(lines)
+
+
+def samples_table() -> str:
+    """Every packaged picture with its source, licence and what the default model sees."""
+    lines = ["| name | what | source | licence | lite0's top-1 |", "|---|---|---|---|---|"]
+    for s in samples().values():
+        lines.append(f"| `sample:{s.name}` | {s.what} | {s.source} | {s.licence} | {s.top1}, {s.probability:.2f} |")
+    return "\n".join(lines)
+
+
+def help_text(*command: str) -> str:
+    """What `attrsens COMMAND --help` prints, 100 columns wide, as a code block."""
+    command = command or ("explain",)
+    environment = {"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1", "PATH": "", "PYTHONUTF8": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "attrsens", *command, "--help"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return "```\n" + "\n".join(line.rstrip() for line in done.stdout.strip().splitlines()) + "\n```"
+
+
+def _parameter(hyper: Hyper) -> str:
+    sweep = ", ".join(map(str, hyper.param.sweep))
+    default = "none" if hyper.default == "" else hyper.default
+    return f"`{hyper.name}` {hyper.param.help} ({default}{'; ' + sweep if sweep else ''})"

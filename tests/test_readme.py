@@ -1,0 +1,76 @@
+"""The README is true: its generated parts are fresh, its options exist, its example method works."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from toys import small, uniform
+
+import attrsens
+from attrsens import METHODS
+from attrsens.cli import readme
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def generated(function: str) -> str:
+    found = re.search(rf"{function}\(\)\)\n\]\]\] -->\n(.*?)\n<!-- \[\[\[end\]\]\] -->", TEXT, re.S)
+    assert found, function
+    return found[1]
+
+
+@pytest.mark.parametrize("function", ["methods_table", "samples_table"])
+def test_tables_are_fresh(function: str) -> None:
+    assert generated(function) == getattr(readme, function)(), "run: cog -r README.md"
+
+
+def test_help_is_fresh() -> None:
+    """Compared without spaces and frames, which belong to the terminal library's version."""
+    bare = [re.sub(r"[\s─-╿]", "", text) for text in (generated("help_text"), readme.help_text())]
+    assert bare[0] == bare[1], "run: cog -r README.md"
+
+
+def test_every_option_in_the_examples_exists() -> None:
+    from attrsens.cli.explain import explain
+
+    known = {f"--{name.replace('_', '-')}" for name in explain.__annotations__} | {"--method", "--target", "--model"}
+    lines = re.findall(r"^attrsens explain .*$", TEXT, re.M)
+    assert len(lines) >= 7
+    for line in lines:
+        words = shlex.split(line.split("|")[0], comments=True)
+        assert {w for w in words if w.startswith("--")} <= known, line
+
+
+def test_the_example_method_works() -> None:
+    (code,) = re.findall(r"```python\n(from typing import Annotated.*?)```", TEXT, re.S)
+    space: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), space)
+    try:
+        spec = METHODS["zg"]
+        x = uniform(3, 16, 16)
+        full = attrsens.Explainer(small(), spec, 1, spec.complete({"keep": 1}), "a").raw(x).map
+        part = attrsens.Explainer(small(), spec, 1, spec.complete(), "a").raw(x).map
+        assert torch.equal(full, small().gradient(x, 1))
+        assert 0.09 < float((part != 0).float().mean()) < 0.11
+    finally:
+        METHODS.remove("zg")
+
+
+def test_pictures_exist() -> None:
+    paths = re.findall(r"!\[[^]]*\]\(([^)]+)\)", TEXT)
+    assert paths
+    assert all((ROOT / p).is_file() for p in paths)
+
+
+def test_the_shipped_schema_is_the_generated_one() -> None:
+    import json
+
+    path = Path(attrsens.__file__).parent / "engine" / "report.schema.json"
+    from attrsens.engine.report import json_schema
+
+    assert json.loads(path.read_text()) == json_schema()
