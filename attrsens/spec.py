@@ -173,6 +173,7 @@ class Registry(Mapping[str, Spec]):
         """Decorator that registers a function."""
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            self._discover()
             if name in self._specs:
                 raise TypeError(f"{self.kind} {name!r} is registered twice")
             lacking = [trait for trait in self.traits if trait not in traits]
