@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import stat
 import warnings
@@ -84,8 +85,8 @@ class Preprocess:
             raise AttrsensError(
                 f"preprocess: mean and std need one number a channel (1 or 3); got {len(self.mean)} and {len(self.std)}"
             )
-        if min(self.std) <= 0:
-            raise AttrsensError(f"preprocess: std must be above 0; got {min(self.std):g}")
+        if not all(math.isfinite(v) for v in (*self.mean, *self.std)) or min(self.std) <= 0:
+            raise AttrsensError(f"preprocess: mean must be finite and std above 0; got {self.mean} and {self.std}")
         if self.interp not in INTERPOLATION:
             raise AttrsensError(f"preprocess: interp must be one of {', '.join(INTERPOLATION)}; got {self.interp!r}")
         for name in ("resize", "crop"):

@@ -72,6 +72,8 @@ class Hyper:
             or (p.max is not None and float(parsed) > p.max)
         ):
             raise AttrsensError(f"{owner}: {self.name} must be {self.rule()}; got {value!r}")
+        if self.type is Path and parsed and not Path(str(parsed)).is_file():
+            raise AttrsensError(f"{owner}: {self.name}: no file {parsed}")
         return parsed
 
     def rule(self) -> str:
@@ -98,6 +100,8 @@ class Hyper:
         if isinstance(value, bool):
             return None
         if self.type is Path:
+            if not isinstance(value, (str, Path)):
+                return None
             return "" if str(value) == "." else str(value)  # Path() means no file
         if self.type is str:
             return value if isinstance(value, str) else None

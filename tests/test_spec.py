@@ -80,7 +80,7 @@ FILE = Hyper("p", Path, "", Param("p"))
         (BOOL, "yes", True),
         (BOOL, "OFF", False),
         (WORD, "b", "b"),
-        (FILE, Path("x/y.png"), "x/y.png"),
+        (FILE, Path(__file__), __file__),
         (FILE, Path(), ""),
     ],
 )
@@ -108,6 +108,7 @@ def test_large_seeds_keep_every_digit() -> None:
         (BOOL, "maybe", "true or false"),
         (WORD, "c", "one of a, b; got 'c'"),
         (WORD, 3, "one of a, b"),
+        (FILE, 3, "a file"),
     ],
 )
 def test_other_values_are_refused_with_the_rule(hyper: Hyper, given: object, rule: str) -> None:

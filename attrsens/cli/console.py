@@ -8,6 +8,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from attrsens.errors import AttrsensError
 
 Progress = Callable[[int, int], None]
 EVERY = 30.0  # seconds between plain progress lines
@@ -26,6 +29,16 @@ def error(text: str) -> None:
 def note(text: str) -> None:
     """A line about what is going on, on stderr."""
     print(text, file=sys.stderr)
+
+
+def check_file(path: str | None) -> None:
+    """Raise, before any work, if a file that was asked for cannot be made.
+
+    Raises:
+        AttrsensError: its folder does not exist, or it is a folder itself.
+    """
+    if path and path != "-" and (not Path(path).parent.is_dir() or Path(path).is_dir()):
+        raise AttrsensError(f"{path} cannot be written: {'a folder' if Path(path).is_dir() else 'no such folder'}")
 
 
 def set_up_logging(quiet: bool, verbose: bool) -> None:

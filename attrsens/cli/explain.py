@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrsens.cli import console, options
-from attrsens.engine.verbs import Interrupted, explain_plan
-from attrsens.engine.verbs import explain as run_explain
+from attrsens.engine.verbs import Interrupted, execute, prepare
 
 if TYPE_CHECKING:
     from attrsens.engine.plan import Plan
@@ -77,8 +76,12 @@ def explain(
         "cache_limit": int(cache_limit * 1e9),
         **flags,
     }
+    console.check_file(json)
+    prepared = prepare(**request)
     if plan:
-        _show_plan(explain_plan(**request), json)
+        from attrsens.engine.plan import plan as make_plan
+
+        _show_plan(make_plan(prepared.request, prepared.store), json)
         return 0
     from attrsens.render import Writer
 
@@ -86,7 +89,7 @@ def explain(
     code = 0
     try:
         with console.progress(quiet or no_progress, "explain") as progress:
-            report = run_explain(**request, sink=writer.add, progress=progress)
+            report = execute(prepared, sink=writer.add, progress=progress)
     except Interrupted as stopped:
         report, code = stopped.report, 130
     writer.finish(report)

@@ -6,9 +6,9 @@ import csv
 import glob
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +83,8 @@ def _scan(root: Path) -> list[Path]:
 
 
 def _file(path: Path, frame: int | None) -> Source:
-    return Source(os.fspath(path), lambda: decode(path, frame=frame), path)
+    name = printable(os.fspath(path))
+    return Source(name, lambda: decode(path, frame=frame, name=name), path)
 
 
 def _from_memory(item: Given, name: str) -> Source:
@@ -113,15 +114,13 @@ def _archive(path: Path) -> list[Source]:
     """Images of an npz: `images` and perhaps `labels`, or JPEG scans behind a shared header (`header`, `data`,
     `offsets`, `labels`)."""
 
-    @cache
-    def arrays() -> dict[str, Any]:
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                return {k: file[k] for k in file.files if k in ("images", "labels", "header", "data", "offsets")}
-        except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError, MemoryError) as error:
-            raise AttrsensError(f"{path}: not an npz archive that is read ({str(error)[:100]})") from None
-
-    parts = arrays()
+    if not path.is_file():
+        raise AttrsensError(f"{path}: not a regular file")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            parts = {k: file[k] for k in file.files if k in ("images", "labels", "header", "data", "offsets")}
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError, KeyError, MemoryError) as error:
+        raise AttrsensError(f"{path}: not an npz archive that is read ({str(error)[:100]})") from None
     packed = {"header", "data", "offsets"} <= set(parts)
     if "images" not in parts and not packed:
         raise AttrsensError(f"{path}: an npz needs an array 'images' (uint8, N x H x W x 3) and may have 'labels'")
@@ -139,7 +138,7 @@ def _archive(path: Path) -> list[Source]:
         scan = parts["header"].tobytes() + parts["data"][at[i] : at[i + 1]].tobytes()
         return replace(decode_bytes(scan, name), label=label)
 
-    names = [f"{path}#{i}" for i in range(count)]
+    names = [f"{printable(str(path))}#{i}" for i in range(count)]
     return [Source(name, lambda i=i, name=name: load(i, name), path) for i, name in enumerate(names)]  # type: ignore[misc]
 
 
@@ -181,6 +180,11 @@ class Truth:
             raise InputError(f"{source.name}: {error}") from None
 
 
+def printable(path: str) -> str:
+    """A path as text that any report can hold: bytes that are not UTF-8 become \\xNN."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def class_of(word: str, classifier: Classifier, what: str = "target") -> int:
     """The class index that a word means to this classifier."""
     names = tuple(classifier.classes or ())
@@ -188,10 +192,10 @@ def class_of(word: str, classifier: Classifier, what: str = "target") -> int:
 
 
 def _read_csv(path: Path) -> dict[str, str]:
-    if not path.exists():
+    if not path.is_file():
         raise AttrsensError(f"labels: no file {path}; give a csv of file,class or the word folders")
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [row for row in csv.reader(file) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise AttrsensError(f"labels: {path} cannot be read ({error})") from None

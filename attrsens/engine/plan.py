@@ -70,7 +70,10 @@ def check(request: Request) -> None:
         side = classifier.preprocess.crop
         if side is not None:
             for call in request.calls:
-                cost(classifier, call, (side, side))
+                try:
+                    cost(classifier, call, (side, side))
+                except InputError as error:
+                    raise AttrsensError(str(error)) from None
 
 
 def plan(request: Request, store: Store | None) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -13,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrsens.engine.cell import choose_method, parse_calls
-from attrsens.engine.inputs import Truth, expand
-from attrsens.engine.plan import Plan, check, peak_memory, plan
+from attrsens.engine.inputs import Truth, expand, printable
+from attrsens.engine.plan import check, peak_memory
 from attrsens.engine.report import PassInfo, Provenance, Report
 from attrsens.engine.run import Request, Result, Sink, Tally, run
 from attrsens.engine.store import DEFAULT_LIMIT, Store
@@ -38,11 +39,17 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request that was checked, with the configuration the report states."""
+    """A request that was checked and its models loaded, with the configuration that the report states.
+
+    Attributes:
+        started, begin: when preparing began, as a date and on the monotonic clock.
+    """
 
     request: Request
     config: dict[str, Any]
     store: Store | None
+    started: datetime
+    begin: float
 
 
 def prepare(
@@ -73,6 +80,7 @@ def prepare(
     Raises:
         AttrsensError: see `explain`.
     """
+    started, begin = datetime.now(UTC), time.perf_counter()
     expressions = _texts(method) or [choose_method(parameters)]
     calls = parse_calls(expressions, parameters)
     models: list[Any] = list(model) if isinstance(model, (list, tuple)) else [model]
@@ -81,7 +89,7 @@ def prepare(
             zoo.check_name(entry, arch)
     if precision not in ("fp32", "bf16"):
         raise AttrsensError(f"precision must be fp32 or bf16; got {precision!r}")
-    if batch != "auto" and (not str(batch).isdigit() or int(batch) < 1):
+    if batch != "auto" and (not re.fullmatch("[0-9]{1,9}", str(batch)) or int(batch) < 1):
         raise AttrsensError(f"batch must be auto or an integer of at least 1; got {batch!r}")
     if limit is not None and limit < 1:
         raise AttrsensError(f"limit must be at least 1; got {limit}")
@@ -102,7 +110,7 @@ def prepare(
     ]
     request = Request(sources, classifiers, targets, calls, truth, only_correct)
     config = {
-        "images": [g if isinstance(g, str) else str(g) if isinstance(g, Path) else "array" for g in given],
+        "images": [printable(str(g)) if isinstance(g, (str, Path)) else "array" for g in given],
         "method": [c.expression for c in calls],
         "model": [c.name for c in classifiers],
         "target": targets,
@@ -118,10 +126,10 @@ def prepare(
     }
     check(request)
     store = Store(Path(cache_dir) if cache_dir else None, cache_limit) if cache else None
-    return Prepared(request, config, store)
+    return Prepared(request, config, store, started, begin)
 
 
-def explain(images: Any = (), *, sink: Sink | None = None, progress: Progress | None = None, **options: Any) -> Report:
+def explain(images: Any = (), **options: Any) -> Report:
     """Heatmaps of images.
 
     Args:
@@ -137,8 +145,6 @@ def explain(images: Any = (), *, sink: Sink | None = None, progress: Progress | 
         limit: use only the first images. frame: of animated files.
         offline: never download weights.
         cache, cache_dir, cache_limit: the store of finished results.
-        sink: is handed the results of each image as they are ready, instead of the report's `attributions`.
-        progress: called with (images done, images in all).
         **parameters: of the methods, such as n=50; each goes to every method that has it.
 
     Returns:
@@ -148,8 +154,19 @@ def explain(images: Any = (), *, sink: Sink | None = None, progress: Progress | 
         AttrsensError: unknown names, bad values, missing files, models that cannot be loaded: before any work.
         Interrupted: Ctrl-C; it carries the report of what was finished.
     """
-    begin, started = time.perf_counter(), datetime.now(UTC)
-    prepared = prepare(images, **options)
+    return execute(prepare(images, **options))
+
+
+def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress | None = None) -> Report:
+    """Run a prepared request.
+
+    Args:
+        sink: is handed the results of each image as they are ready, instead of the report's `attributions`.
+        progress: called with (images x models done, all of them).
+
+    Raises:
+        Interrupted: Ctrl-C; it carries the report of what was finished.
+    """
     request = prepared.request
     tally = Tally()
     results: list[Result] = []
@@ -174,9 +191,9 @@ def explain(images: Any = (), *, sink: Sink | None = None, progress: Progress | 
         weights={c.id: c.sha256 or "" for c in request.classifiers},
         device=_device_name(request.classifiers[0]),
         threads=_threads(),
-        argv=sys.argv,
-        started=started.isoformat(timespec="seconds"),
-        seconds=round(time.perf_counter() - begin, 3),
+        argv=[printable(word) for word in sys.argv],
+        started=prepared.started.isoformat(timespec="seconds"),
+        seconds=round(time.perf_counter() - prepared.begin, 3),
         cached_cells=tally.cached_cells,
         damaged_cells=prepared.store.damaged if prepared.store else 0,
         passes_run=PassInfo(tally.passes.forward, tally.passes.backward),
@@ -195,12 +212,6 @@ def explain(images: Any = (), *, sink: Sink | None = None, progress: Progress | 
     if interrupted:
         raise Interrupted(report)
     return report
-
-
-def explain_plan(images: Any = (), **options: Any) -> Plan:
-    """What `explain` with these arguments would cost; nothing is computed but a calibration of two seconds."""
-    prepared = prepare(images, **options)
-    return plan(prepared.request, prepared.store)
 
 
 def _texts(value: Any) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -294,7 +295,7 @@ def pick_device(name: str) -> torch.device:
     if name == "cpu":
         return torch.device("cpu")
     index = name.removeprefix("cuda").removeprefix(":")
-    if not name.startswith("cuda") or (index and not index.isdigit()) or name == "cuda:":
+    if not name.startswith("cuda") or (index and not re.fullmatch("[0-9]{1,4}", index)) or name == "cuda:":
         raise AttrsensError(f"unknown device {name!r}; devices: auto, cpu, cuda, cuda:INDEX")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if int(index or 0) >= count:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import difflib
+import re
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from attrsens.errors import AttrsensError
+from attrsens.errors import AttrsensError, InputError
 from attrsens.images import read_bytes
 
 NAMED = ("imagenet", "cifar10")
@@ -35,7 +36,7 @@ class Labels:
 
 def find_class(word: str, count: int, names: tuple[str, ...], wnids: tuple[str, ...], what: str) -> int:
     """As `Labels.index`, for a classifier that may have no names."""
-    if word.lstrip("-").isdigit():
+    if re.fullmatch("-?[0-9]+", word):
         if not 0 <= int(word) < count:
             raise AttrsensError(f"{what} {word} is out of range: classes are 0 to {count - 1}")
         return int(word)
@@ -70,9 +71,11 @@ def load_labels(name: str) -> Labels:
     if not Path(name).exists():
         raise AttrsensError(f"classes: no file {name}; give a text file, one name a line, or {' or '.join(NAMED)}")
     try:
-        lines = read_bytes(name).decode("utf-8").splitlines()
+        lines = read_bytes(name).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise AttrsensError(f"classes: {name} is not UTF-8 text") from None
+    except InputError as error:
+        raise AttrsensError(f"classes: {error}") from None
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
         raise AttrsensError(f"classes: {name} holds no name")

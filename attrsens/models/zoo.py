@@ -278,7 +278,7 @@ def _from_file(path: Path, arch: str) -> Weights:
         check_state(net, state, str(path))
         net.load_state_dict(state, strict=False)  # strict but for BatchNorm's counters, as just checked
     last = list(state.values())[-1]
-    labels = load_labels("imagenet") if not arch.startswith("py:") and last.shape[0] == 1000 else None
+    labels = load_labels("imagenet") if not arch.startswith("py:") and last.shape[:1] == (1000,) else None
     return Weights(net, arch, digest, preprocess, labels)
 
 
