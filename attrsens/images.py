@@ -85,8 +85,10 @@ class Preprocess:
             raise AttrsensError(
                 f"preprocess: mean and std need one number a channel (1 or 3); got {len(self.mean)} and {len(self.std)}"
             )
-        if not all(math.isfinite(v) for v in (*self.mean, *self.std)) or min(self.std) <= 0:
-            raise AttrsensError(f"preprocess: mean must be finite and std above 0; got {self.mean} and {self.std}")
+        if not all(math.isfinite(v) for v in (*self.mean, *self.std)):
+            raise AttrsensError(f"preprocess: mean and std must be finite; got {self.mean} and {self.std}")
+        if min(self.std) <= 0:
+            raise AttrsensError(f"preprocess: std must be above 0; got {min(self.std):g}")
         if self.interp not in INTERPOLATION:
             raise AttrsensError(f"preprocess: interp must be one of {', '.join(INTERPOLATION)}; got {self.interp!r}")
         for name in ("resize", "crop"):
@@ -152,6 +154,8 @@ class Preprocess:
 
         picture = PIL.fromarray(image.pixels)
         (h, w), (top, left, bottom, right) = self.geometry(image.size)
+        if h * w > MAX_PIXELS:
+            raise InputError(f"{image.name}: resizing makes it {w} x {h}; up to {MAX_PIXELS // 10**6} million pixels")
         if top < 0 or left < 0:
             raise InputError(f"{image.name}: {w} x {h} pixels are fewer than the crop of {self.crop}; add resize=")
         if self.channels == 3:
@@ -185,10 +189,11 @@ def read_bytes(path: str | Path, limit: int = MAX_BYTES) -> bytes:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     except OSError as error:
         raise InputError(f"{path}: cannot be opened ({error.strerror})") from None
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(handle)
+        raise InputError(f"{path}: not a regular file")
     with os.fdopen(handle, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"{path}: not a regular file")
         if status.st_size > limit:
             raise InputError(f"{path}: {status.st_size / 2**20:.0f} MiB; images up to {limit / 2**20:.0f} MiB are read")
         try:
@@ -222,14 +227,11 @@ def decode_bytes(data: bytes, name: str, *, frame: int | None = None) -> Image:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", PIL.DecompressionBombWarning)
             picture = PIL.open(io.BytesIO(data), formats=FORMATS)
-            if picture.width * picture.height > MAX_PIXELS:
-                raise InputError(
-                    f"{name}: {picture.width} x {picture.height} pixels; up to {MAX_PIXELS // 10**6} million are read"
-                )
+            _check_size(picture, name)
             notes = _select_frame(picture, name, frame)
+            _check_size(picture, name)
             picture.load()
-            turned = ImageOps.exif_transpose(picture)
-            pixels, note = _to_uint8(turned, name)
+            pixels, note = _to_uint8(ImageOps.exif_transpose(picture), name)
     except InputError:
         raise
     except (PIL.DecompressionBombWarning, PIL.DecompressionBombError):
@@ -241,6 +243,22 @@ def decode_bytes(data: bytes, name: str, *, frame: int | None = None) -> Image:
     except Exception as error:  # a decoder's complaint about untrusted bytes, of any type
         raise InputError(f"{name}: damaged image ({type(error).__name__}: {str(error)[:120]})") from None
     return Image(name, pixels, (*notes, *note))
+
+
+def from_picture(picture: PIL.Image, name: str) -> Image:
+    """A Pillow picture by the same table of modes.
+
+    Raises:
+        InputError: a pixel mode without a defined outcome.
+    """
+    pixels, notes = _to_uint8(picture, name)
+    return Image(name, pixels, notes)
+
+
+def _check_size(picture: PIL.Image, name: str) -> None:
+    if picture.width * picture.height > MAX_PIXELS:
+        size = f"{picture.width} x {picture.height} pixels"
+        raise InputError(f"{name}: {size}; up to {MAX_PIXELS // 10**6} million are read")
 
 
 def _select_frame(picture: PIL.Image, name: str, frame: int | None) -> tuple[str, ...]:
@@ -271,7 +289,11 @@ def _on_white(picture: PIL.Image) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
 
 def _from_16_bit(picture: PIL.Image) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     wide = np.asarray(picture).astype(np.uint32)
-    return ((wide + 128) // 257).astype(np.uint8), ("16 bits divided by 257",)
+    pixels = ((wide + 128) // 257).astype(np.uint8)
+    if "transparency" not in picture.info:
+        return pixels, ("16 bits divided by 257",)
+    pixels[wide == picture.info["transparency"]] = 255
+    return pixels, ("16 bits divided by 257", "alpha composited on white")
 
 
 _MODES = {

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attrsens.errors import AttrsensError, InputError, NothingFound
-from attrsens.images import SUFFIXES, Image, decode, decode_bytes
+from attrsens.images import SUFFIXES, Image, decode, decode_bytes, from_picture
 from attrsens.models.labels import find_class
 from attrsens.samples import sample, samples
 
@@ -53,12 +53,12 @@ def _expand(item: Given, position: int, frame: int | None) -> list[Source]:
     if item.startswith("sample:"):
         path = sample(item.removeprefix("sample:")).path
         return [Source(item, lambda: decode(path, name=item), path)]
-    if Path(item).is_dir():
+    if os.path.isdir(item):  # noqa: PTH112 (Path raises on names that are too long)
         found = _scan(Path(item))
         if not found:
             raise NothingFound(f"{item}: no image in this folder ({' '.join(SUFFIXES)})")
         return [_file(p, frame) for p in found]
-    if Path(item).exists() or Path(item).is_symlink():
+    if os.path.lexists(item):
         return _archive(Path(item)) if item.endswith(".npz") else [_file(Path(item), frame)]
     if any(c in item for c in "*?["):
         paths = sorted(Path(p) for p in glob.glob(item, recursive=True))  # noqa: PTH207 (absolute patterns too)
@@ -91,8 +91,7 @@ def _from_memory(item: Given, name: str) -> Source:
     def load() -> Image:
         from PIL import Image as PIL
 
-        array = np.asarray(item.convert("RGB")) if isinstance(item, PIL.Image) else np.asarray(item)
-        return _from_array(array, name)
+        return from_picture(item, name) if isinstance(item, PIL.Image) else _from_array(np.asarray(item), name)
 
     return Source(name, load)
 
@@ -117,21 +116,32 @@ def _archive(path: Path) -> list[Source]:
     if not path.is_file():
         raise AttrsensError(f"{path}: not a regular file")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("a single array")
+        with file:
             parts = {k: file[k] for k in file.files if k in ("images", "labels", "header", "data", "offsets")}
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError, KeyError, MemoryError) as error:
         raise AttrsensError(f"{path}: not an npz archive that is read ({str(error)[:100]})") from None
     packed = {"header", "data", "offsets"} <= set(parts)
-    if "images" not in parts and not packed:
+    images = parts["offsets"] if packed else parts.get("images")
+    if not isinstance(images, np.ndarray) or images.ndim == 0:
         raise AttrsensError(f"{path}: an npz needs an array 'images' (uint8, N x H x W x 3) and may have 'labels'")
-    count = len(parts["offsets"]) - 1 if packed else len(parts["images"])
-    if count == 0:
+    count = len(images) - packed
+    if count < 1:
         raise NothingFound(f"{path}: holds no image")
-    if "labels" in parts and len(parts["labels"]) < count:
-        raise AttrsensError(f"{path}: {len(parts['labels'])} labels for {count} images")
+    labels = parts.get("labels")
+    if labels is not None:
+        if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu" or labels.ndim == 0:
+            raise AttrsensError(f"{path}: labels must be integers, one an image")
+        if len(labels) < count:
+            raise AttrsensError(f"{path}: {len(labels)} labels for {count} images")
+        if labels.size != len(labels):
+            raise AttrsensError(f"{path}: labels must be one integer an image; got {labels.shape}")
+        labels = labels.reshape(-1)
 
     def load(i: int, name: str) -> Image:
-        label = int(parts["labels"][i]) if "labels" in parts else None
+        label = int(labels[i]) if labels is not None else None
         if not packed:
             return _from_array(parts["images"][i], name, label)
         at = parts["offsets"]
