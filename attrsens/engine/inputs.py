@@ -116,10 +116,10 @@ def _archive(path: Path) -> list[Source]:
     if not path.is_file():
         raise AttrsensError(f"{path}: not a regular file")
     try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("a single array")
-        with file:
+        with path.open("rb") as raw:
+            file = np.load(raw, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("a single array")
             parts = {k: file[k] for k in file.files if k in ("images", "labels", "header", "data", "offsets")}
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError, KeyError, MemoryError) as error:
         raise AttrsensError(f"{path}: not an npz archive that is read ({str(error)[:100]})") from None

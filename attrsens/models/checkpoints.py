@@ -111,7 +111,7 @@ def _is_safetensors(path: Path) -> bool:
 
 def _unwrap(data: Any, path: Path) -> dict[str, Tensor]:
     for _ in range(3):
-        if isinstance(data, Mapping) and data and all(isinstance(v, Tensor) for v in data.values()):
+        if isinstance(data, Mapping) and data and all(isinstance(k, str) and isinstance(data[k], Tensor) for k in data):
             return dict(data)
         inner = next((k for k in WRAPPERS if isinstance(data, Mapping) and isinstance(data.get(k), Mapping)), None)
         if inner is None:

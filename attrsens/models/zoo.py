@@ -178,24 +178,26 @@ def _is_file(model: str) -> bool:
     return (
         "/" in model
         or os.sep in model
-        or Path(model).suffix in (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".tar")
+        or Path(model).suffix in (".pt", ".pth", ".pt2", ".ckpt", ".bin", ".safetensors", ".tar")
     )
 
 
 def _lite0(state: dict[str, Any]) -> nn.Module:
-    """Lite0 with these weights, matched by position: several naming schemes are about."""
+    """Lite0 with these weights, matched by name, else by position: several naming schemes are about."""
     import torch
 
     from attrsens.models.checkpoints import check_state
     from attrsens.models.lite0 import Lite0
 
     tensors = [t for name, t in state.items() if not name.endswith("num_batches_tracked")]
+    last = state.get("classifier.bias", tensors[-1] if tensors else torch.zeros(1000))
     with torch.device("meta"):
-        net = Lite0(tensors[-1].shape[0] if tensors and tensors[-1].dim() == 1 else 1000)
+        net = Lite0(len(last) if last.dim() == 1 else 1000)
     names = [name for name in net.state_dict() if not name.endswith("num_batches_tracked")]
     # laid out anew: the file holds one matrix transposed, which changes the last bit of its product
     plain = torch.contiguous_format
-    renamed = {name: tensor.clone(memory_format=plain) for name, tensor in zip(names, tensors, strict=False)}
+    source = {n: state[n] for n in names} if set(names) <= set(state) else dict(zip(names, tensors, strict=False))
+    renamed = {name: tensor.clone(memory_format=plain) for name, tensor in source.items()}
     if len(tensors) > len(names):
         renamed |= {f"tensor {i}": t for i, t in enumerate(tensors) if i >= len(names)}
     check_state(net, renamed, "lite0")
@@ -246,7 +248,7 @@ def _fetch(name: str, url: str, offline: bool) -> Path:
     if path.exists():
         return path
     works = f"put the file at {path}, give your own with --arch {name}, or use --model lite0, which needs no download"
-    if offline or os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "TRUE"):
+    if offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise AttrsensError(f"model {name}: {path.name} is not in the cache and downloads are off; {works}")
     hash_part = re.search(r"-([a-f0-9]*)\.", path.name)
     timeout = socket.getdefaulttimeout()
@@ -277,8 +279,8 @@ def _from_file(path: Path, arch: str) -> Weights:
     if arch != "lite0":
         check_state(net, state, str(path))
         net.load_state_dict(state, strict=False)  # strict but for BatchNorm's counters, as just checked
-    last = list(state.values())[-1]
-    labels = load_labels("imagenet") if not arch.startswith("py:") and last.shape[:1] == (1000,) else None
+    imagenet = not arch.startswith("py:") and list(net.state_dict().values())[-1].shape == (1000,)
+    labels = load_labels("imagenet") if imagenet else None
     return Weights(net, arch, digest, preprocess, labels)
 
 
