@@ -84,7 +84,14 @@ def run(request: Request, store: Store | None, tally: Tally) -> Iterator[list[Re
             yield from ([] for _ in request.classifiers)
             continue
         for classifier in request.classifiers:
-            yield list(_explain_one(request, source, image, classifier, store, tally))
+            part: list[Result] = []
+            try:
+                for result in _explain_one(request, source, image, classifier, store, tally):
+                    part.append(result)
+            except KeyboardInterrupt:
+                yield part  # what is finished of this image
+                raise
+            yield part
 
 
 def _explain_one(
