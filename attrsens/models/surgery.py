@@ -91,7 +91,7 @@ def _fold(net: nn.Module, pairs: list[Pair]) -> list[tuple[Any, Any, Any, list[t
         shift = (0 if bias is None else bias.double()) - mean.double()
         shift = shift * gain + (0 if norm.bias is None else norm.bias.double())
         shaped = gain.reshape(-1, *[1] * (weight.dim() - 1))
-        conv.weight = nn.Parameter((weight.detach().double() * shaped).to(weight.dtype), requires_grad=False)
+        conv.weight = nn.Parameter(weight.detach() * shaped.to(weight.dtype), requires_grad=False)
         conv.bias = nn.Parameter(shift.detach().to(weight.dtype), requires_grad=False)
         places = [(parent, name, norm) for parent, name in homes[norm]]
         rest = _rest(norm)

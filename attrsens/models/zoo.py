@@ -195,9 +195,8 @@ def _lite0(state: dict[str, Any]) -> nn.Module:
         net = Lite0(len(last) if last.dim() == 1 else 1000)
     names = [name for name in net.state_dict() if not name.endswith("num_batches_tracked")]
     # laid out anew: the file holds one matrix transposed, which changes the last bit of its product
-    plain = torch.contiguous_format
     source = {n: state[n] for n in names} if set(names) <= set(state) else dict(zip(names, tensors, strict=False))
-    renamed = {name: tensor.clone(memory_format=plain) for name, tensor in source.items()}
+    renamed = {name: tensor.contiguous() for name, tensor in source.items()}
     if len(tensors) > len(names):
         renamed |= {f"tensor {i}": t for i, t in enumerate(tensors) if i >= len(names)}
     check_state(net, renamed, "lite0")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 PANEL = 320  # smallest side of a panel on screen
 GAP, TEXT = 10, 12
+COMPRESSION = 2  # of 9: a fifth of the time of the default for a tenth more bytes
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 # RdBu_r of ColorBrewer (Cynthia Brewer), blue through white to red: perceptually even and safe for colour-blind readers
 _STOPS = (
@@ -108,7 +109,7 @@ def heatmap_png(
     info = PngImagePlugin.PngInfo()
     info.add_text("Software", "attrsens")
     out = io.BytesIO()
-    canvas.save(out, "PNG", pnginfo=info)
+    canvas.save(out, "PNG", pnginfo=info, compress_level=COMPRESSION)
     return out.getvalue()
 
 
