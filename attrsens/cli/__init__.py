@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import faulthandler
-import os
+import functools
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import typer
@@ -21,8 +22,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("explain")(explain.explain)
-app.command("list")(listing.listing)
+
+
+def _interruptible(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Ctrl-C anywhere in the command: one line and exit code 130 (typer alone would say nothing)."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **values: Any) -> Any:
+        try:
+            return command(*args, **values)
+        except KeyboardInterrupt:
+            console.error("interrupted")
+            return 130
+
+    return wrapper
+
+
+app.command("explain")(_interruptible(explain.explain))
+app.command("list")(_interruptible(listing.listing))
 app.add_typer(cache.app, name="cache")
 
 
@@ -43,49 +60,39 @@ def common(
 
 def main() -> NoReturn:
     """Run the command line and exit with its code."""
-    faulthandler.enable()
-    code = run(sys.argv[1:])
-    try:
-        sys.stdout.flush()
-    except OSError:
-        code = _closed(code)
-    sys.exit(code)
+    if sys.stderr is not None:
+        faulthandler.enable()
+    sys.exit(run(sys.argv[1:]))
 
 
 def run(args: list[str]) -> int:
     """Run with these arguments; returns the exit code. Errors go to stderr as one line."""
-    debug = "--debug" in args
     try:
         result: Any = app(args, prog_name="attrsens", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except AttrsensError as error:
-        if debug:
-            traceback.print_exc()
-        console.error(str(error))
-        return error.exit_code
+        return _fail(args, error.exit_code, str(error))
     except TyperException as error:
-        console.error(error.format_message())
-        return 2
+        return _fail(args, 2, error.format_message())
+    except typer.Abort:
+        return _fail(args, 130, "interrupted")
     except SystemExit as exit:  # typer leaves with 1 on a closed pipe, which is no failed gate
-        return 0 if exit.code in (None, 0, 1) else int(exit.code) if isinstance(exit.code, int) else 2
-    except (KeyboardInterrupt, typer.Abort):
-        console.error("interrupted")
-        return 130
-    except BrokenPipeError:
-        return _closed(0)
+        return exit.code if isinstance(exit.code, int) and exit.code != 1 else 0
+    except OSError as error:
+        console.silence()
+        if isinstance(error, BrokenPipeError):
+            return 0
+        what = error.filename or "stdout"
+        return _fail(args, OutputError.exit_code, f"{what} cannot be written ({error.strerror})")
     except Exception as error:
-        if debug:
-            traceback.print_exc()
         first = (str(error).splitlines() or [""])[0]
-        console.error(f"internal error: {type(error).__name__}: {first}; --debug shows where")
-        return OutputError.exit_code
+        return _fail(args, 4, f"internal error: {type(error).__name__}: {first}; --debug shows where")
 
 
-def _closed(code: int) -> int:
-    """Nobody reads stdout any more (or its disk is full): say nothing further to it."""
-    error = sys.exc_info()[1]
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if isinstance(error, BrokenPipeError):
-        return code
-    console.error(f"stdout cannot be written ({getattr(error, 'strerror', error)})")
-    return OutputError.exit_code
+def _fail(args: list[str], code: int, message: str) -> int:
+    if "--debug" in args:
+        traceback.print_exc()
+    console.error(message)
+    return code

@@ -10,15 +10,32 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from attrsens.errors import AttrsensError
+from attrsens.errors import AttrsensError, OutputError
 
 Progress = Callable[[int, int], None]
 EVERY = 30.0  # seconds between plain progress lines
 
 
-def out(text: str) -> None:
-    """A line of data on stdout."""
-    print(text)
+def out(text: str, end: str = "\n") -> None:
+    """Data on stdout. A reader that left early is no error.
+
+    Raises:
+        OutputError: stdout cannot be written, for any other reason.
+    """
+    if sys.stdout is None:
+        return
+    try:
+        print(text, end=end, flush=True)
+    except OSError as error:
+        silence()
+        if not isinstance(error, BrokenPipeError):
+            raise OutputError(f"stdout cannot be written ({error.strerror})") from None
+
+
+def silence() -> None:
+    """Say nothing further to stdout, so that what is left in its buffer troubles nobody."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def error(text: str) -> None:

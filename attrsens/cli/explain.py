@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrsens.cli import console, options
 from attrsens.engine.verbs import Interrupted, execute, prepare
+from attrsens.errors import AttrsensError
+from attrsens.render import Writer, check_formats, write_file
 
 if TYPE_CHECKING:
     from attrsens.engine.plan import Plan
@@ -54,6 +56,11 @@ def explain(
     attrsens explain img.jpg --method sg --n 50
     """
     console.set_up_logging(quiet, verbose)
+    console.check_file(json)
+    formats = [f.strip() for f in format.split(",") if f.strip()]
+    check_formats(formats)
+    if not math.isfinite(cache_limit):
+        raise AttrsensError(f"cache-limit must be a finite number of GB; got {cache_limit}")
     request: dict[str, Any] = {
         "images": images or [],
         "method": method,
@@ -76,16 +83,13 @@ def explain(
         "cache_limit": int(cache_limit * 1e9),
         **flags,
     }
-    console.check_file(json)
     prepared = prepare(**request)
     if plan:
         from attrsens.engine.plan import plan as make_plan
 
         _show_plan(make_plan(prepared.request, prepared.store), json)
         return 0
-    from attrsens.render import Writer
-
-    writer = Writer(out, [f.strip() for f in format.split(",") if f.strip()], force=force, overlay=overlay)
+    writer = Writer(out, formats, force=force, overlay=overlay)
     code = 0
     try:
         with console.progress(quiet or no_progress, "explain") as progress:
@@ -101,13 +105,12 @@ def explain(
 
 def _show(report: Report, out: Path, json: str | None, quiet: bool) -> None:
     from attrsens.engine.report import to_json
-    from attrsens.render.writer import write_file
 
     for failure in report.failures:
-        console.error(f"{failure.stage} failed: {failure.message}")
+        named = failure.message if failure.image in failure.message else f"{failure.image}: {failure.message}"
+        console.error(f"{failure.stage} failed: {named}")
     if json == "-":
-        sys.stdout.buffer.write(to_json(report))
-        sys.stdout.buffer.flush()
+        console.out(to_json(report).decode(), end="")
     elif json:
         write_file(Path(json), to_json(report))
     if quiet or json == "-":
@@ -128,11 +131,9 @@ def _show(report: Report, out: Path, json: str | None, quiet: bool) -> None:
 def _show_plan(plan: Plan, json: str | None) -> None:
     import msgspec
 
-    from attrsens.render.writer import write_file
-
     data = msgspec.json.format(msgspec.json.encode(asdict(plan)), indent=1) + b"\n"
     if json == "-":
-        sys.stdout.buffer.write(data)
+        console.out(data.decode(), end="")
         return
     if json:
         write_file(Path(json), data)

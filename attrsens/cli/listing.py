@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -60,7 +59,7 @@ def listing(
     if json:
         import msgspec
 
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(rows), indent=1) + b"\n")
+        console.out(msgspec.json.format(msgspec.json.encode(rows), indent=1).decode())
         return
     {"methods": _print_methods, "models": _print_models, "samples": _print_samples}[what](rows)
 

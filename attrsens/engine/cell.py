@@ -11,7 +11,7 @@ from pathlib import Path
 
 from attrsens.errors import AttrsensError, unknown
 from attrsens.images import read_bytes
-from attrsens.spec import METHODS, Registry, Value, canonical
+from attrsens.spec import METHODS, Registry, Spec, Value, canonical
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def parse_call(expression: str, flags: Mapping[str, object] = {}, registry: Regi
             raise AttrsensError(f"method {expression!r}: cannot read {part!r}; write name:parameter=value,...")
         if key in given:
             raise AttrsensError(f"method {expression!r}: {key} is given twice")
-        spec.hyper(key)
+        _own(spec, key, registry)
         given[key] = value
     own = {h.name for h in spec.hypers}
     parameters = spec.complete({k: v for k, v in flags.items() if k in own} | given)
@@ -117,6 +117,16 @@ def parse_calls(expressions: list[str], flags: Mapping[str, object]) -> list[Cal
             known = f"methods that have it: {', '.join(owners)}" if owners else "no method has it"
             raise AttrsensError(f"{names} has no parameter {flag!r}; {known}")
     return calls
+
+
+def _own(spec: Spec, parameter: str, registry: Registry) -> None:
+    """Raise unless the entry has the parameter; the message names those that do, or the nearest of its own."""
+    owners = registry.owners(parameter)
+    if owners and spec.name not in owners:
+        raise AttrsensError(
+            f"{spec.name} has no parameter {parameter!r}; {registry.kind}s that have it: {', '.join(owners)}"
+        )
+    spec.hyper(parameter)
 
 
 def choose_method(flags: Mapping[str, object]) -> str:

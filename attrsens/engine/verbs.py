@@ -20,7 +20,10 @@ from attrsens.engine.report import PassInfo, Provenance, Report
 from attrsens.engine.run import Request, Result, Sink, Tally, run
 from attrsens.engine.store import DEFAULT_LIMIT, Store
 from attrsens.errors import AttrsensError
+from attrsens.images import Preprocess
 from attrsens.models import zoo
+from attrsens.models.labels import load_labels
+from attrsens.models.names import check_device
 
 if TYPE_CHECKING:
     from attrsens.models.classifier import Classifier
@@ -87,6 +90,11 @@ def prepare(
     for entry in models:
         if isinstance(entry, str):
             zoo.check_name(entry, arch)
+    check_device(device)
+    if preprocess:
+        Preprocess().updated(preprocess)
+    if classes:
+        load_labels(classes)
     if precision not in ("fp32", "bf16"):
         raise AttrsensError(f"precision must be fp32 or bf16; got {precision!r}")
     if batch != "auto" and (not re.fullmatch("[0-9]{1,9}", str(batch)) or int(batch) < 1):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from attrsens.errors import AttrsensError, InputError
 from attrsens.images import Preprocess
 from attrsens.models.batches import Images, Passes, Stack, chunks
 from attrsens.models.identity import fingerprint
+from attrsens.models.names import check_device
 from attrsens.models.surgery import first_output, fold_batchnorm
 from attrsens.seeds import Stream
 
@@ -290,13 +290,12 @@ def pick_device(name: str) -> torch.device:
     Raises:
         AttrsensError: an unknown name, or no such GPU.
     """
+    check_device(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cpu":
         return torch.device("cpu")
-    index = name.removeprefix("cuda").removeprefix(":")
-    if not name.startswith("cuda") or (index and not re.fullmatch("[0-9]{1,4}", index)) or name == "cuda:":
-        raise AttrsensError(f"unknown device {name!r}; devices: auto, cpu, cuda, cuda:INDEX")
+    index = name.partition(":")[2]
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if int(index or 0) >= count:
         raise AttrsensError(f"device {name}: this machine has {count or 'no'} CUDA devices; use --device cpu")

@@ -11,13 +11,13 @@ import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrsens.errors import AttrsensError, unknown
 from attrsens.images import Preprocess
 from attrsens.models.labels import Labels, load_labels
+from attrsens.models.names import torchvision_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,18 +81,6 @@ def known_models() -> dict[str, str]:
     """Every name that `load` takes without a file, with one line on each; imports neither torch nor torchvision."""
     out = {name: entry.summary for name, entry in MODELS.items()}
     return out | dict.fromkeys(torchvision_names(), "torchvision; weights are downloaded once")
-
-
-@cache
-def torchvision_names() -> tuple[str, ...]:
-    """torchvision's classification models, read from its source text, since importing it takes a second."""
-    spec = importlib.util.find_spec("torchvision")
-    if spec is None or not spec.submodule_search_locations:
-        return ()
-    pattern = re.compile(r'^@register_model\((?:name="(\w+)")?\)\n(?:@.*\n)*def (\w+)', re.M)
-    folder = Path(spec.submodule_search_locations[0]) / "models"
-    found = [m for path in sorted(folder.glob("*.py")) for m in pattern.findall(path.read_text(encoding="utf-8"))]
-    return tuple(sorted(given or function for given, function in found))
 
 
 def check_name(model: str, arch: str | None) -> None:

@@ -1,5 +1,5 @@
 """Files: heatmap PNGs, arrays, tables and the report. Imports no torch."""
 
-from attrsens.render.writer import Writer
+from attrsens.render.writer import Writer, check_formats, write_file
 
-__all__ = ["Writer"]
+__all__ = ["Writer", "check_formats", "write_file"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PANEL = 320  # smallest side of a panel on screen
 GAP, TEXT = 10, 12
 COMPRESSION = 2  # of 9: a fifth of the time of the default for a tenth more bytes
-INK, PAPER = (40, 40, 40), (255, 255, 255)
+INK, FRAME, PAPER = (40, 40, 40), (200, 200, 200), (255, 255, 255)
 # RdBu_r of ColorBrewer (Cynthia Brewer), blue through white to red: perceptually even and safe for colour-blind readers
 _STOPS = (
     (5, 48, 97), (33, 102, 172), (67, 147, 195), (146, 197, 222), (209, 229, 240), (255, 255, 255),
@@ -95,10 +95,11 @@ def heatmap_png(
         PAPER,
     )
     left = GAP
+    draw = ImageDraw.Draw(canvas)
     for panel in panels:
+        draw.rectangle((left - 1, GAP - 1, left + w, GAP + h), outline=FRAME)
         canvas.paste(panel, (left, GAP))
         left += w + GAP
-    draw = ImageDraw.Draw(canvas)
     ramp = palette()[np.linspace(256, 0, h).round().astype(np.int64)][:, None, :].repeat(bar_width, 1)
     canvas.paste(Image.fromarray(ramp), (left, GAP))
     draw.rectangle((left, GAP, left + bar_width - 1, GAP + h - 1), outline=INK)

@@ -44,9 +44,7 @@ class Writer:
         overlay: bool = False,
     ) -> None:
         self.folder, self.formats, self.force, self.overlay = Path(folder), tuple(formats), force, overlay
-        for name in self.formats:
-            if name not in FORMATS:
-                raise AttrsensError(f"unknown format {name!r}; formats: {', '.join(FORMATS)}")
+        check_formats(self.formats)
         try:
             (self.folder / "heatmaps").mkdir(parents=True, exist_ok=True)
             probe = self.folder / f".attrsens-{uuid.uuid4().hex}"
@@ -105,6 +103,17 @@ class Writer:
         write_file(self.folder / name, data)
 
 
+def check_formats(names: Iterable[str]) -> None:
+    """Raise unless every format is known.
+
+    Raises:
+        AttrsensError: names the one that is not.
+    """
+    for name in names:
+        if name not in FORMATS:
+            raise AttrsensError(f"unknown format {name!r}; formats: {', '.join(FORMATS)}")
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Write a file whole or not at all.
 
@@ -144,9 +153,10 @@ def caption(record: Record) -> list[str]:
 
 def _our_report(path: Path) -> bool:
     try:
-        return "schema_version" in json.loads(path.read_bytes())
+        data = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return False
+    return isinstance(data, dict) and {"schema_version", "command", "records"} <= set(data)
 
 
 def _our_table(path: Path) -> bool:
