@@ -175,8 +175,6 @@ class Truth:
             InputError: the csv lacks the image, or its class is none of the model's.
         """
         if self.kind is None:
-            if image.label is not None and not 0 <= image.label < classifier.class_count:
-                raise InputError(f"{source.name}: label {image.label} is none of the {classifier.class_count} classes")
             return image.label
         path = source.file
         if self.kind == "folders":

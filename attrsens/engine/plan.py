@@ -61,9 +61,11 @@ def cost(classifier: Classifier, call: Call, shape: tuple[int, int]) -> PassInfo
     return PassInfo(passes.forward, passes.backward)
 
 
-def check(request: Request) -> None:
+def check(request: Request, store: Store | None) -> None:
     """Raise now what would stop every image later: classes out of range, calls that do not suit the crop."""
     for classifier in request.classifiers:
+        if store and classifier.classes is None and not set(request.targets) <= {"top1", "true"}:
+            _recall_classes(classifier, request, store)
         for word in request.targets:
             if word not in ("top1", "true"):
                 class_of(word, classifier)
@@ -74,6 +76,16 @@ def check(request: Request) -> None:
                     cost(classifier, call, (side, side))
                 except InputError as error:
                     raise AttrsensError(str(error)) from None
+
+
+def _recall_classes(classifier: Classifier, request: Request, store: Store) -> None:
+    """Learn the number of classes from a prediction that is in the store, which saves the pass that would tell it."""
+    try:
+        entry = store.get(cell_of(classifier, request.sources[0].load().sha256).key)
+    except (InputError, IndexError):
+        return
+    if entry:
+        classifier.class_count = len(entry.arrays["logits"])
 
 
 def plan(request: Request, store: Store | None) -> Plan:

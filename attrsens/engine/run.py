@@ -104,6 +104,9 @@ def _explain_one(
         true = request.truth.of(source, image, classifier)
         stage = "predict"
         logits = _predict(classifier, image, pixels, store, tally)
+        stage = "label"
+        if true is not None and not 0 <= true < len(logits):
+            raise InputError(f"{source.name}: label {true} is none of the {len(logits)} classes")
     except InputError as error:
         tally.failures.append(Failure(source.name, stage, str(error), classifier.name))
         return

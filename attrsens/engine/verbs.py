@@ -132,8 +132,8 @@ def prepare(
         "frame": frame,
         "offline": offline,
     }
-    check(request)
     store = Store(Path(cache_dir) if cache_dir else None, cache_limit) if cache else None
+    check(request, store)
     return Prepared(request, config, store, started, begin)
 
 

@@ -143,6 +143,10 @@ class Classifier:
             self._shared.classes = self.view().logits(grey).shape[1]
         return len(self.classes) if self.classes is not None else self._shared.classes or 0
 
+    @class_count.setter
+    def class_count(self, count: int) -> None:
+        self._shared.classes = count
+
     @property
     def sizes(self) -> tuple[int, int]:
         """Images a batch: (forward only, with gradients)."""
