@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class AttrsensError(Exception):
     """A mistake in what was asked for: usage, names, values, models. Nothing has been computed yet."""
 
     exit_code = 2
+    report: Any = None  # what was finished, where work had begun
 
 
 class InputError(AttrsensError):

@@ -29,6 +29,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 50_000_000
+MAX_SIDE = 7000  # of the classifier's input
 INTERPOLATION = ("nearest", "bilinear", "bicubic", "lanczos")
 
 
@@ -93,8 +94,8 @@ class Preprocess:
             raise AttrsensError(f"preprocess: interp must be one of {', '.join(INTERPOLATION)}; got {self.interp!r}")
         for name in ("resize", "crop"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise AttrsensError(f"preprocess: {name} must be at least 1; got {value}")
+            if value is not None and not 1 <= value <= MAX_SIDE:
+                raise AttrsensError(f"preprocess: {name} must be from 1 to {MAX_SIDE}; got {value}")
 
     @property
     def channels(self) -> int:

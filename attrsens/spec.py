@@ -87,10 +87,10 @@ class Hyper:
             return "text" if self.type is str else "a file"
         noun = "an integer" if self.type is int else "a number"
         if p.min is not None and p.max is not None:
-            return f"{noun} from {p.min:g} to {p.max:g}"
+            return f"{noun} from {p.min:,} to {p.max:,}"
         if p.min is not None:
-            return f"{noun} of at least {p.min:g}"
-        return noun if p.max is None else f"{noun} of at most {p.max:g}"
+            return f"{noun} of at least {p.min:,}"
+        return noun if p.max is None else f"{noun} of at most {p.max:,}"
 
     def _parse(self, value: object) -> Value | None:
         if self.type is bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 import attrsens
@@ -25,10 +26,11 @@ from attrsens.models import zoo
 from attrsens.models.checkpoints import check_state, read_state, sha256_file
 from attrsens.models.labels import load_labels
 
+NO_CHECKPOINT = "not a checkpoint (neither safetensors nor a file of torch.save)"
+
 
 def net(name: str, classes: int = 1000) -> nn.Module:
     """A torchvision network with weights that are drawn, but always the same."""
-    import torchvision
 
     with torch.random.fork_rng(devices=[]):
         module = torchvision.models.get_model(name, weights=None, num_classes=classes)
@@ -343,10 +345,13 @@ CONTENTS = {
         "a Git LFS pointer, not the weights; run 'git lfs pull'",
     ),
     "empty.pt": (b"", "the file is empty"),
-    "text.pt": (b"just some words\n" * 9, "cannot be read as a checkpoint ("),
-    "zeros.pt": (bytes(4096), "cannot be read as a checkpoint ("),
-    "short.pt": (b"P", "cannot be read as a checkpoint ("),
-    "header.safetensors": ((10**6).to_bytes(8, "little") + b"{}" + bytes(100), "cannot be read as a checkpoint ("),
+    "text.pt": (b"just some words\n" * 9, NO_CHECKPOINT),
+    "zeros.pt": (bytes(4096), NO_CHECKPOINT),
+    "short.pt": (b"P", NO_CHECKPOINT),
+    "header.safetensors": (
+        (10**6).to_bytes(8, "little") + b"{}" + bytes(100),
+        NO_CHECKPOINT,
+    ),
 }
 
 
@@ -502,7 +507,6 @@ def test_on_the_command_line_a_refused_file_is_one_line_and_no_output(run_cli, t
 
 
 def test_the_names_are_torchvisions_classifiers():
-    import torchvision
 
     assert list(zoo.torchvision_names()) == sorted(torchvision.models.list_models(module=torchvision.models))
 
@@ -626,3 +630,37 @@ def test_a_download_states_size_and_sha256(resnet18, hub, monkeypatch, caplog):
     assert f"downloaded {path} ({size:.1f} MB, sha256 {classifier.sha256})" in caplog.text
     assert classifier.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     path.unlink()
+
+
+def test_every_weights_of_torchvision_has_the_parameters_that_we_build(monkeypatch):
+    """The count that torchvision publishes beside each set of weights; nothing is downloaded or initialised."""
+    seen = 0
+    for name in zoo.torchvision_names():
+        for weights in torchvision.models.get_model_weights(name):
+            with torch.device("meta"):
+                module = zoo._build(name, len(weights.meta["categories"]), **zoo._size(name, weights.meta))
+            aux = [n for n in ("aux1", "aux2", "AuxLogits") if hasattr(module, n)]
+            count = sum(p.numel() for n, p in module.named_parameters() if n.split(".")[0] not in aux)
+            assert count == weights.meta["num_params"] or (aux and name == "inception_v3"), (name, weights)
+            seen += 1
+    assert seen > 100
+
+
+@pytest.mark.parametrize("name", ["densenet121", "mnasnet0_5", "vit_b_16@IMAGENET1K_SWAG_E2E_V1"])
+def test_families_with_peculiar_checkpoints_load_by_name(name, tmp_path, monkeypatch):
+    base, _, choice = name.partition("@")
+    enum = torchvision.models.get_model_weights(base)
+    weights = enum[choice] if choice else enum.DEFAULT
+    module = zoo._build(base, 1000, **zoo._size(base, weights.meta))
+    state = module.state_dict()
+    if base == "densenet121":  # the published file is named after an older torchvision
+        old = {re.sub(r"(denselayer\d+\.(?:norm|relu|conv))(\d)", r"\1.\2", key): value for key, value in state.items()}
+        assert old.keys() != state.keys()
+        state = old
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(state, tmp_path / "checkpoints" / Path(weights.url).name)
+    classifier = attrsens.load(name, offline=True, device="cpu", fold=False)
+    assert classifier.preprocess.crop == weights.transforms().crop_size[0]
+    want = module.eval().state_dict()
+    assert all(torch.equal(value, want[key]) for key, value in classifier._net.state_dict().items())

@@ -92,11 +92,70 @@ def test_running_out_of_memory_halves_the_batch_for_good() -> None:
 def test_one_image_too_many_is_one_line() -> None:
     class Full(SmallNet):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes")
+            return torch.empty(10**15)  # what the allocator of this system says, not what a test thinks it says
 
     f = attrsens.Classifier(Full("reused"), [0.0] * 3, [1.0] * 3, device="cpu", fold=False, name="full")
     with pytest.raises(attrsens.AttrsensError, match="full: one image does not fit into the memory of cpu"):
         f.logits(uniform(4, 3, 16, 16))
+
+
+@pytest.mark.parametrize("fold", [True, False])
+@pytest.mark.parametrize("space", ["pixel", "normalized"])
+def test_a_network_that_starts_in_place_changes_nothing_of_its_caller(space: str, fold: bool) -> None:
+    class InPlace(SmallNet):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.sub_(0.3))
+
+    class Plain(SmallNet):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x - 0.3)
+
+    x = uniform(3, 16, 16)
+    nets = [
+        attrsens.Classifier(k("reused"), [0.1] * 3, [0.5] * 3, crop=16, device="cpu", fold=fold)
+        for k in (InPlace, Plain)
+    ]
+    for method, parameters in (
+        ("grad", {}),
+        ("ig", {"steps": 4}),
+        ("sp", {"patch_size": 4, "stride": 4}),
+        ("sg", {"n": 3}),
+    ):
+        a, b = (explain(f, method, x, 1, space=space, **parameters) for f in nets)
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    images = uniform(4, 3, 16, 16)
+    given = images.clone()
+    nets[0].view(space=space).logits(given)
+    assert torch.equal(given, images)
+
+
+def test_a_first_image_that_is_refused_does_not_stop_the_folding() -> None:
+    f = small()
+    with pytest.raises(InputError, match="fails on an image of shape"):
+        f.logits(uniform(1, 1, 16, 16).expand(1, 1, 16, 16).repeat(1, 5, 1, 1)[:, :2])
+    f.logits(uniform(1, 3, 16, 16))
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in f._net.modules())
+
+
+def test_parametrised_convolutions_are_left_unfolded() -> None:
+    net = SmallNet("reused")
+    nn.utils.parametrizations.weight_norm(net.conv1)
+    f = attrsens.Classifier(net, [0.45] * 3, [0.25] * 3, crop=16, device="cpu")
+    plain = attrsens.Classifier(net, [0.45] * 3, [0.25] * 3, crop=16, device="cpu", fold=False)
+    x = uniform(2, 3, 16, 16)
+    torch.testing.assert_close(f.logits(x), plain.logits(x), rtol=1e-5, atol=1e-6)
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in f._net.modules()) == 1
+
+
+@pytest.mark.parametrize("error", [AssertionError("wrong size"), KeyError("x"), AttributeError("y"), RuntimeError("z")])
+def test_whatever_a_network_raises_is_one_line(error: Exception) -> None:
+    class Raises(SmallNet):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise error
+
+    f = attrsens.Classifier(Raises("reused"), [0.0] * 3, [1.0] * 3, device="cpu", name="raises")
+    with pytest.raises(InputError, match="model raises fails on an image of shape"):
+        f.logits(uniform(1, 3, 16, 16))
 
 
 def test_outputs_that_are_no_logits_are_refused() -> None:
@@ -247,8 +306,44 @@ def test_ids_follow_weights_preprocessing_and_nothing_else() -> None:
     with torch.no_grad():
         net.fc.bias[0] += 1e-6
     assert attrsens.Classifier(net, [0.5] * 3, [0.2] * 3, device="cpu").id != base
+    with torch.no_grad():
+        net.fc.bias[0] -= 1e-6
+    named = attrsens.Classifier(net, [0.5] * 3, [0.2] * 3, device="cpu", classes=list("abcde")).id
+    assert named != base
     assert base.startswith("smallnet@")
     assert len(base) == len("smallnet@") + 12
+
+
+def test_ids_follow_what_the_module_computes_besides_its_weights() -> None:
+    class Scaled(nn.Module):
+        def __init__(self, t: float) -> None:
+            super().__init__()
+            self.t, self.fc = t, nn.Linear(2, 2)
+            self.register_buffer("hidden", torch.ones(1) * t, persistent=False)
+            with torch.no_grad():
+                self.fc.weight.fill_(1.0)
+                self.fc.bias.fill_(0.0)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(x.flatten(1)[:, :2]) * self.t
+
+    class Other(Scaled):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x).sin()
+
+    def ident(net: nn.Module) -> str:
+        return attrsens.Classifier(net, [0.0] * 3, [1.0] * 3, device="cpu", name="n").id
+
+    assert ident(Scaled(1.0)) == ident(Scaled(1.0))
+    buffered = Scaled(1.0)
+    buffered.hidden.fill_(2.0)
+    assert len({ident(Scaled(1.0)), ident(Scaled(5.0)), ident(Other(1.0)), ident(buffered)}) == 4
+
+
+@pytest.mark.parametrize("options", [{"batch": 0}, {"batch": -3}, {"batch": "x"}, {"precision": "fp16"}])
+def test_options_are_checked(options: dict[str, object]) -> None:
+    with pytest.raises(attrsens.AttrsensError, match="must be"):
+        small(**options)
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cuda-0"])

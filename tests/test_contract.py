@@ -82,9 +82,19 @@ class TestEveryMethod:
         state, modules = copy.deepcopy(net.state_dict()), [type(m) for m in net.modules()]
         net.train()
         f = attrsens.Classifier(net, [0.4] * 3, [0.2] * 3, crop=16, device="cpu")
+        run(METHODS[name], f, x)  # the first pass folds and lays out
+        inside = f._net
+        before = [(type(m), dict(vars(m)["_forward_hooks"]), dict(m._forward_pre_hooks)) for m in inside.modules()]
+        weights = copy.deepcopy(inside.state_dict())
         given = x.clone()
         run(METHODS[name], f, given)
         assert torch.equal(given, x)
+        after = [(type(m), dict(m._forward_hooks), dict(m._forward_pre_hooks)) for m in inside.modules()]
+        assert after == before
+        assert not inside.training
+        assert not any(m._backward_hooks or m._backward_pre_hooks for m in inside.modules())
+        assert all(torch.equal(v, weights[k]) for k, v in inside.state_dict().items())
+        assert not any(p.requires_grad or p.grad is not None for p in inside.parameters())
         assert net.training
         assert [type(m) for m in net.modules()] == modules
         assert all(p.requires_grad and p.grad is None for p in net.parameters())

@@ -205,8 +205,7 @@ def test_refusing_leaves_no_file_open(tmp_path):
     open_files = Path("/dev/fd")
     before = len(list(open_files.iterdir()))
     for name in ("folder.png", "pipe.png") * 5:
-        with pytest.raises(InputError):
-            decode(tmp_path / name)
+        assert isinstance(in_time(decode, tmp_path / name), InputError)
     assert len(list(open_files.iterdir())) == before
 
 
@@ -538,8 +537,8 @@ def test_settings_replace_what_they_name():
         ("resize=", "preprocess: cannot read resize="),
         ("resize=2.5", "preprocess: cannot read resize=2.5"),
         ("resize=256,224", "preprocess: cannot read resize=256,224"),
-        ("resize=0", "preprocess: resize must be at least 1; got 0"),
-        ("crop=-1", "preprocess: crop must be at least 1; got -1"),
+        ("resize=0", "preprocess: resize must be from 1 to 7000; got 0"),
+        ("crop=-1", "preprocess: crop must be from 1 to 7000; got -1"),
         ("interp=magic", "preprocess: interp must be one of nearest, bilinear, bicubic, lanczos; got 'magic'"),
         ("squash=maybe", "preprocess: cannot read squash=maybe"),
         ("mean=a,b,c", "preprocess: cannot read mean=a,b,c"),

@@ -235,6 +235,13 @@ def test_the_margin_no_patch_reaches_is_zero_when_accumulated() -> None:
     assert not heatmap[:, 15].any()
 
 
+def test_gaps_of_a_wide_stride_are_zero_when_accumulated() -> None:
+    heatmap = one_pixel_map("accumulate", side=15, patch=3, stride=5, at=(6, 6))
+    assert float(heatmap[6, 6]) == 1.0
+    assert not heatmap[3:5].any()
+    assert int(heatmap.bool().sum()) == 9
+
+
 def test_patch_counts_of_the_paper(lite0, chelsea) -> None:
     """methods 2.12: the passes that SAM's sweep costs at 224 px and stride 3."""
     from attrsens.engine.cell import parse_call

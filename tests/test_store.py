@@ -132,7 +132,7 @@ def test_clear_says_what_it_cannot_remove(store, folder, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("shutil.rmtree", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
     with pytest.raises(AttrsensError, match=r"cache: .*store.* cannot be cleared \(Permission denied\)"):
         store.clear()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import functools
+import io
 import sys
 import traceback
 from collections.abc import Callable
@@ -62,6 +63,9 @@ def main() -> NoReturn:
     """Run the command line and exit with its code."""
     if sys.stderr is not None:
         faulthandler.enable()
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character is no reason to fail
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
 
@@ -75,7 +79,8 @@ def run(args: list[str]) -> int:
     except AttrsensError as error:
         return _fail(args, error.exit_code, str(error))
     except TyperException as error:
-        return _fail(args, 2, error.format_message())
+        message = error.format_message()
+        return _fail(args, 2, message) if message else 2  # without: help was shown
     except typer.Abort:
         return _fail(args, 130, "interrupted")
     except SystemExit as exit:  # typer leaves with 1 on a closed pipe, which is no failed gate

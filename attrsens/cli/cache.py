@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -11,11 +10,10 @@ from attrsens.cli import console, options
 from attrsens.engine.store import Store
 
 app = typer.Typer(help="The store of finished results.", no_args_is_help=True)
-Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
 @app.command("ls")
-def ls(cache_dir: options.CacheDir = None, json: Json = False) -> None:
+def ls(cache_dir: options.CacheDir = None, json: options.JsonList = None) -> None:
     """What is stored: key, bytes, image, model, method."""
     store = _store(cache_dir)
     rows = []
@@ -24,7 +22,7 @@ def ls(cache_dir: options.CacheDir = None, json: Json = False) -> None:
         if entry:
             rows.append({"key": key, "bytes": store.path(key).stat().st_size, **entry.data})
     if json:
-        _print_json(rows)
+        console.write_json(rows, json)
         return
     for row in rows:
         method = row.get("method") or "prediction"
@@ -41,22 +39,16 @@ def clear(cache_dir: options.CacheDir = None) -> None:
 
 
 @app.command("verify")
-def verify(cache_dir: options.CacheDir = None, json: Json = False) -> None:
+def verify(cache_dir: options.CacheDir = None, json: options.JsonList = None) -> None:
     """Read every cell; damaged ones are set aside and will be computed again."""
     store = _store(cache_dir)
     console.set_up_logging(quiet=False, verbose=False)
     sound, damaged = store.verify()
     if json:
-        _print_json({"sound": sound, "damaged": damaged})
+        console.write_json({"sound": sound, "damaged": damaged}, json)
         return
     console.out(f"{sound} sound, {damaged} damaged")
 
 
 def _store(folder: Path | None) -> Store:
     return Store(folder)
-
-
-def _print_json(data: object) -> None:
-    import msgspec
-
-    console.out(msgspec.json.format(msgspec.json.encode(data), indent=1).decode())

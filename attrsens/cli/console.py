@@ -12,7 +12,7 @@ from pathlib import Path
 
 from attrsens.errors import AttrsensError, OutputError
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int, int], None]
 EVERY = 30.0  # seconds between plain progress lines
 
 
@@ -25,11 +25,25 @@ def out(text: str, end: str = "\n") -> None:
     if sys.stdout is None:
         return
     try:
-        print(text, end=end, flush=True)
+        print(_visible(text), end=end, flush=True)
     except OSError as error:
         silence()
         if not isinstance(error, BrokenPipeError):
             raise OutputError(f"stdout cannot be written ({error.strerror})") from None
+
+
+def write_json(data: object, where: str) -> None:
+    """JSON to a file, or to stdout for "-"."""
+    import msgspec
+
+    from attrsens.render import write_file
+
+    check_file(where)
+    encoded = msgspec.json.format(msgspec.json.encode(data), indent=1) + b"\n"
+    if where == "-":
+        out(encoded.decode(), end="")
+    else:
+        write_file(Path(where), encoded)
 
 
 def silence() -> None:
@@ -39,13 +53,18 @@ def silence() -> None:
 
 
 def error(text: str) -> None:
-    """One line on stderr: line breaks inside become spaces."""
-    print("attrsens: " + " ".join(text.split()), file=sys.stderr)
+    """One line on stderr: line breaks inside become spaces, control characters question marks."""
+    note("attrsens: " + " ".join(text.split()))
 
 
 def note(text: str) -> None:
     """A line about what is going on, on stderr."""
-    print(text, file=sys.stderr)
+    if sys.stderr is not None:
+        print(_visible(text), file=sys.stderr)
+
+
+def _visible(text: str) -> str:
+    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
 
 
 def check_file(path: str | None) -> None:
@@ -56,6 +75,16 @@ def check_file(path: str | None) -> None:
     """
     if path and path != "-" and (not Path(path).parent.is_dir() or Path(path).is_dir()):
         raise AttrsensError(f"{path} cannot be written: {'a folder' if Path(path).is_dir() else 'no such folder'}")
+
+
+def check_folder(path: Path) -> None:
+    """Raise, before any work, if a folder that was asked for is something else.
+
+    Raises:
+        AttrsensError: a file of that name is in the way.
+    """
+    if path.exists() and not path.is_dir():
+        raise AttrsensError(f"out: {path} cannot be written (Not a directory); choose another --out")
 
 
 def set_up_logging(quiet: bool, verbose: bool) -> None:
@@ -86,19 +115,23 @@ def progress(silent: bool, what: str) -> Iterator[Progress | None]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+        def step(done: int, total: int, passes: int) -> None:
+            bar.update(task, completed=done, total=total, description=f"{what}, {passes} passes")
+
+        yield step
 
 
 def _plain(what: str) -> Progress:
     last = time.monotonic()
 
-    def step(done: int, total: int) -> None:
+    def step(done: int, total: int, passes: int) -> None:
         nonlocal last
         if time.monotonic() - last >= EVERY:
             last = time.monotonic()
-            note(f"{what}: {done} of {total}")
+            note(f"{what}: {done} of {total} images, {passes} passes")
 
     return step

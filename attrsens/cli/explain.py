@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,7 @@ def explain(
     console.check_file(json)
     formats = [f.strip() for f in format.split(",") if f.strip()]
     check_formats(formats)
+    console.check_folder(out)
     if not math.isfinite(cache_limit):
         raise AttrsensError(f"cache-limit must be a finite number of GB; got {cache_limit}")
     request: dict[str, Any] = {
@@ -89,6 +91,7 @@ def explain(
 
         _show_plan(make_plan(prepared.request, prepared.store), json)
         return 0
+    prepared.config.update({"format": formats, "overlay": overlay})
     writer = Writer(out, formats, force=force, overlay=overlay)
     code = 0
     try:
@@ -96,6 +99,11 @@ def explain(
             report = execute(prepared, sink=writer.add, progress=progress)
     except Interrupted as stopped:
         report, code = stopped.report, 130
+    except AttrsensError as error:
+        if error.report:
+            with suppress(AttrsensError):
+                writer.finish(error.report)
+        raise
     writer.finish(report)
     _show(report, out, json, quiet)
     if code:
@@ -129,14 +137,10 @@ def _show(report: Report, out: Path, json: str | None, quiet: bool) -> None:
 
 
 def _show_plan(plan: Plan, json: str | None) -> None:
-    import msgspec
-
-    data = msgspec.json.format(msgspec.json.encode(asdict(plan)), indent=1) + b"\n"
-    if json == "-":
-        console.out(data.decode(), end="")
-        return
     if json:
-        write_file(Path(json), data)
+        console.write_json(asdict(plan), json)
+        if json == "-":
+            return
     rows = {
         "images": plan.images,
         "models": plan.models,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from attrsens.cli import console
+from attrsens.cli import console, options
 from attrsens.errors import unknown
 from attrsens.samples import samples
 from attrsens.spec import METHODS
@@ -50,16 +50,14 @@ WHAT: dict[str, Callable[[], list[dict[str, Any]]]] = {
 
 def listing(
     what: Annotated[str, typer.Argument(help="methods, models or samples.", autocompletion=lambda: [*WHAT])],
-    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    json: options.JsonList = None,
 ) -> None:
     """What there is: methods with parameters, defaults, sources and costs; models; packaged samples."""
     if what not in WHAT:
         raise unknown("list", what, WHAT)
     rows = WHAT[what]()
     if json:
-        import msgspec
-
-        console.out(msgspec.json.format(msgspec.json.encode(rows), indent=1).decode())
+        console.write_json(rows, json)
         return
     {"methods": _print_methods, "models": _print_models, "samples": _print_samples}[what](rows)
 

@@ -146,6 +146,7 @@ Json = Annotated[
     str | None,
     typer.Option("--json", metavar="PATH|-", help="The report also here; - is stdout.", rich_help_panel=OUTPUT),
 ]
+JsonList = Annotated[str | None, typer.Option("--json", metavar="PATH|-", help="As JSON; - is stdout.")]
 Formats = Annotated[str, typer.Option("--format", metavar="png,npy,csv", help="What to write.", rich_help_panel=OUTPUT)]
 Overlay = Annotated[bool, typer.Option("--overlay", help="Draw the map over the grey picture.", rich_help_panel=OUTPUT)]
 Force = Annotated[

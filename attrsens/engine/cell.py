@@ -11,7 +11,7 @@ from pathlib import Path
 
 from attrsens.errors import AttrsensError, unknown
 from attrsens.images import read_bytes
-from attrsens.spec import METHODS, Registry, Spec, Value, canonical
+from attrsens.spec import METHODS, Hyper, Param, Registry, Spec, Value, canonical
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,12 @@ def parse_calls(expressions: list[str], flags: Mapping[str, object]) -> list[Cal
     Raises:
         AttrsensError: as `parse_call`; or a flag that none of the methods has: the message names those that do.
     """
-    calls = [parse_call(e, flags) for e in expressions]
+    if "seed" in flags:
+        Hyper("seed", int, 0, Param("seed", min=0)).check(flags["seed"], "draws")
+    calls = list({call.expression: call for call in (parse_call(e, flags) for e in expressions)}.values())
+    for call in calls:  # also those that an expression overrules
+        for flag in flags.keys() & call.parameters.keys():
+            METHODS[call.name].parse(flag, flags[flag])
     for flag in flags.keys() - {"seed"}:  # a seed is welcome where nothing is drawn
         if not any(flag in c.parameters for c in calls):
             names = ", ".join(dict.fromkeys(c.name for c in calls))

@@ -6,7 +6,6 @@ import csv
 import glob
 import os
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from attrsens.samples import sample, samples
 if TYPE_CHECKING:
     from attrsens.models.classifier import Classifier
 
+MAX_ARCHIVE = 8 * 2**30
 Given = Any  # str, Path, numpy array or Pillow image
 
 
@@ -71,13 +71,14 @@ def _expand(item: Given, position: int, frame: int | None) -> list[Source]:
 
 def _scan(root: Path) -> list[Path]:
     """Image files below a folder, sorted; links that lead out of it are left out."""
-    real = root.resolve()
+    real = Path(os.path.realpath(root))
     found = []
     for folder, folders, files in os.walk(root):
         folders.sort()
         for name in sorted(files):
             path = Path(folder) / name
-            if path.suffix.lower() in SUFFIXES and (not path.is_symlink() or path.resolve().is_relative_to(real)):
+            inside = not path.is_symlink() or Path(os.path.realpath(path)).is_relative_to(real)
+            if path.suffix.lower() in SUFFIXES and inside:
                 found.append(path)
     return sorted(found)
 
@@ -117,11 +118,12 @@ def _archive(path: Path) -> list[Source]:
         raise AttrsensError(f"{path}: not a regular file")
     try:
         with path.open("rb") as raw:
+            if sum(info.file_size for info in zipfile.ZipFile(raw).infolist()) > MAX_ARCHIVE:
+                raise ValueError(f"more than {MAX_ARCHIVE >> 30} GiB unpacked")
+            raw.seek(0)
             file = np.load(raw, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("a single array")
             parts = {k: file[k] for k in file.files if k in ("images", "labels", "header", "data", "offsets")}
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError, KeyError, MemoryError) as error:
+    except Exception as error:  # damage in an untrusted file, of any type
         raise AttrsensError(f"{path}: not an npz archive that is read ({str(error)[:100]})") from None
     packed = {"header", "data", "offsets"} <= set(parts)
     images = parts["offsets"] if packed else parts.get("images")
@@ -144,8 +146,10 @@ def _archive(path: Path) -> list[Source]:
         label = int(labels[i]) if labels is not None else None
         if not packed:
             return _from_array(parts["images"][i], name, label)
-        at = parts["offsets"]
-        scan = parts["header"].tobytes() + parts["data"][at[i] : at[i + 1]].tobytes()
+        try:
+            scan = parts["header"].tobytes() + parts["data"][int(images[i]) : int(images[i + 1])].tobytes()
+        except (ValueError, IndexError, TypeError) as error:
+            raise InputError(f"{name}: damaged archive ({error})") from None
         return replace(decode_bytes(scan, name), label=label)
 
     names = [f"{printable(str(path))}#{i}" for i in range(count)]

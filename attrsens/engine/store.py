@@ -10,8 +10,8 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -61,7 +61,7 @@ class Store:
         self.folder = (folder or default_folder()) / "v1"
         self.limit = limit
         self.damaged = 0
-        self._writable = True
+        self._writable = self._readable = True
         self._wrote = False
 
     def path(self, key: str) -> Path:
@@ -78,7 +78,9 @@ class Store:
         except FileNotFoundError:
             return None
         except OSError as error:
-            log.warning("cache: %s cannot be read (%s); the cell is computed again", path, error.strerror)
+            if self._readable:
+                log.warning("cache: %s cannot be read (%s); cells are computed again", path, error.strerror)
+            self._readable = False
             return None
         except Damaged as error:
             self.damaged += 1
@@ -93,7 +95,11 @@ class Store:
         if not self._writable:
             return False
         try:
-            _commit(self.path(key), _encode(key, arrays, data))
+            payload = _encode(key, arrays, data)
+            try:
+                _commit(self.path(key), payload)
+            except FileNotFoundError:  # somebody cleared the store in between
+                _commit(self.path(key), payload)
         except OSError as error:
             self._writable = False
             log.warning(
@@ -129,11 +135,15 @@ class Store:
             AttrsensError: something could not be removed.
         """
         count, size = self.size()
+        own = [*self._files(), *self.folder.glob("??/.tmp-*"), *self.folder.glob(f"damaged/*{SUFFIX}")]
         try:
-            if self.folder.exists():
-                shutil.rmtree(self.folder)
+            for path in own:
+                path.unlink(missing_ok=True)
         except OSError as error:
             raise AttrsensError(f"cache: {self.folder} cannot be cleared ({error.strerror})") from None
+        for folder in (*self.folder.glob("*/"), self.folder):
+            with suppress(OSError):  # not empty: somebody else's files, or a run that goes on
+                folder.rmdir()
         return count, size
 
     def trim(self) -> int:
@@ -167,10 +177,11 @@ class Store:
             path.replace(target / path.name)
 
     def _sweep(self) -> None:
-        """Remove temporary files of processes of this machine that no longer run."""
+        """Remove temporary files of processes of this machine that no longer run, and any that are a day old."""
         for path in self.folder.glob("??/.tmp-*"):
             host, _, pid = path.name.removeprefix(".tmp-").rpartition("-")[0].rpartition("-")
-            if host == _host() and pid.isdigit() and not _alive(int(pid)):
+            gone = host == _host() and pid.isdigit() and not _alive(int(pid))
+            if gone or _age(path) > 86400:
                 with suppress(OSError):
                     path.unlink()
 
@@ -237,6 +248,13 @@ def _commit(path: Path, payload: bytes) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _size(path: Path) -> int:

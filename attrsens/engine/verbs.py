@@ -28,7 +28,7 @@ from attrsens.models.names import check_device
 if TYPE_CHECKING:
     from attrsens.models.classifier import Classifier
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int, int], None]
 PACKAGES = ("attrsens", "torch", "torchvision", "numpy", "scipy", "pillow", "safetensors")
 
 
@@ -90,18 +90,22 @@ def prepare(
     for entry in models:
         if isinstance(entry, str):
             zoo.check_name(entry, arch)
+    if arch and not any(isinstance(entry, str) and zoo.is_file(entry) for entry in models):
+        raise AttrsensError(f"arch {arch}: only a model from a file has use for it; --model FILE --arch {arch}")
     check_device(device)
     if preprocess:
         Preprocess().updated(preprocess)
-    if classes:
-        load_labels(classes)
+    targets = _texts(target)
+    names = load_labels(classes) if classes else load_labels("imagenet") if models == ["lite0"] else None
+    for word in targets if names else []:
+        if word not in ("top1", "true"):
+            names.index(word)  # type: ignore[union-attr]
     if precision not in ("fp32", "bf16"):
         raise AttrsensError(f"precision must be fp32 or bf16; got {precision!r}")
     if batch != "auto" and (not re.fullmatch("[0-9]{1,9}", str(batch)) or int(batch) < 1):
         raise AttrsensError(f"batch must be auto or an integer of at least 1; got {batch!r}")
     if limit is not None and limit < 1:
         raise AttrsensError(f"limit must be at least 1; got {limit}")
-    targets = _texts(target)
     given = list(images) if isinstance(images, (list, tuple)) else [images]
     truth = Truth(labels)
     sources = expand(given, limit=limit, frame=frame)
@@ -121,13 +125,15 @@ def prepare(
         "images": [printable(str(g)) if isinstance(g, (str, Path)) else "array" for g in given],
         "method": [c.expression for c in calls],
         "model": [c.name for c in classifiers],
+        "models": [{"name": c.name, "id": c.id, "preprocess": c.preprocess.describe()} for c in classifiers],
         "target": targets,
         "labels": labels,
         "only_correct": only_correct,
         **options,
         "device": str(classifiers[0].device),
-        "fold": fold,
-        "batch": batch,
+        "precision": classifiers[0].precision,
+        "fold": classifiers[0].fold,
+        "batch": classifiers[0].asked_batch,
         "limit": limit,
         "frame": frame,
         "offline": offline,
@@ -170,16 +176,27 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
 
     Args:
         sink: is handed the results of each image as they are ready, instead of the report's `attributions`.
-        progress: called with (images x models done, all of them).
+        progress: called with (images x models done, all of them, passes made) after every batch.
 
     Raises:
         Interrupted: Ctrl-C; it carries the report of what was finished.
+        AttrsensError: the sink could not take a result; `report` holds what was finished before.
     """
     request = prepared.request
     tally = Tally()
     results: list[Result] = []
     records = []
-    total, done, interrupted = len(request.sources), 0, False
+    total, done, passes = len(request.sources) * len(request.classifiers), 0, 0
+    stopped: KeyboardInterrupt | AttrsensError | None = None
+
+    def tick(images: int) -> None:
+        nonlocal passes
+        passes += images
+        if progress:
+            progress(done, total, passes)
+
+    for classifier in request.classifiers:
+        classifier.on_batch(tick)
     try:
         for part in run(request, prepared.store, tally):
             if sink:
@@ -188,10 +205,12 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
                 results += part
             records += [record for record, _ in part]
             done += 1
-            if progress:
-                progress(done, total * len(request.classifiers))
-    except KeyboardInterrupt:
-        interrupted = True
+            tick(0)
+    except (KeyboardInterrupt, AttrsensError) as error:
+        stopped = error
+    finally:
+        for classifier in request.classifiers:
+            classifier.on_batch(None)
     if prepared.store:
         prepared.store.trim()
     provenance = Provenance(
@@ -206,7 +225,7 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
         damaged_cells=prepared.store.damaged if prepared.store else 0,
         passes_run=PassInfo(tally.passes.forward, tally.passes.backward),
         peak_memory_mb=peak_memory(request.classifiers),
-        interrupted=interrupted,
+        interrupted=stopped is not None,
     )
     report = Report(
         "explain",
@@ -217,7 +236,10 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
         skipped=tally.skipped,
         attributions=[attribution for _, attribution in results],
     )
-    if interrupted:
+    if isinstance(stopped, AttrsensError):
+        stopped.report = report
+        raise stopped
+    if stopped:
         raise Interrupted(report)
     return report
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +29,7 @@ def integrated_gradients(
         Param(
             "points of the path; for trapezoid, intervals (one point more)",
             min=1,
+            max=100_000,
             scale="ratio",
             range=(10, 200),
             source="Sundararajan et al. 2017",
@@ -35,9 +37,11 @@ def integrated_gradients(
     ] = 50,
     rule: Annotated[str, Param("quadrature", choices=RULES, source="methods 2.6")] = "trapezoid",
     baseline: Annotated[str, Param("where the path starts", choices=BASELINES, source="methods 2.6")] = "black",
-    trials: Annotated[int, Param("baselines averaged (random only)", min=1, scale="ratio", source="SAM code")] = 10,
+    trials: Annotated[
+        int, Param("baselines averaged (random only)", min=1, max=1000, scale="ratio", source="SAM code")
+    ] = 10,
     blur_radius: Annotated[
-        float, Param("sd of the Gaussian blur, pixels (blurred only)", min=0, scale="ratio", source="SAM 4.3")
+        float, Param("sd of the Gaussian blur, pixels (blurred only)", min=0, max=1000, scale="ratio", source="SAM 4.3")
     ] = 10.0,
     baseline_image: Annotated[Path, Param("picture the path starts from (image only)")] = Path(),
     seed: Annotated[int, Param("seed of the random baselines", min=0)] = 0,
@@ -57,7 +61,8 @@ def integrated_gradients(
     both_ends = points[0] == 0 and points[-1] == 1
     total = torch.zeros_like(x)
     rise = 0.0
-    for x0 in starts:  # one, or `trials`
+    count = trials if baseline == "random" else 1
+    for x0 in starts:
 
         def path(indices: range, x0: Tensor = x0) -> Tensor:
             t = points[indices.start : indices.stop].to(x).reshape(-1, 1, 1, 1)
@@ -67,8 +72,9 @@ def integrated_gradients(
         ends = scores if both_ends else f.score(torch.stack([x0, x]), target)
         total += (x - x0) * mean
         rise += float(ends[-1] - ends[0])
-    heatmap = total / len(starts)
-    return heatmap, {"completeness_gap": abs(float(heatmap.sum()) - rise / len(starts))}
+    heatmap = total / count
+    gap = abs(float(heatmap.sum()) - rise / count)
+    return heatmap, {"completeness_gap": None if f.sign == "abs_sample" else gap}  # magnitudes complete nothing
 
 
 def quadrature(rule: str, steps: int) -> tuple[list[float], list[float]]:
@@ -97,13 +103,17 @@ def quadrature(rule: str, steps: int) -> tuple[list[float], list[float]]:
     return list((np.arange(n) + shift) / n), list(even)
 
 
-def _baselines(f: Classifier, x: Tensor, kind: str, trials: int, blur_radius: float, picture: str, seed: int) -> Tensor:
-    """The starting points, (count, C, H, W), in the view's space."""
+def _baselines(
+    f: Classifier, x: Tensor, kind: str, trials: int, blur_radius: float, picture: str, seed: int
+) -> Iterator[Tensor]:
+    """The starting points, (C, H, W) each, in the view's space."""
     if kind == "random":  # uniform in pixel space, whatever the view's space
-        return f.encode(x.new_tensor(f.stream(seed, "baseline").uniform(range(trials), tuple(x.shape))))
-    if kind == "blurred":
-        return _blur(x, blur_radius)[None]
-    if kind == "image":
+        stream = f.stream(seed, "baseline")
+        for trial in range(trials):
+            yield f.encode(x.new_tensor(stream.uniform([trial], tuple(x.shape))[0]))
+    elif kind == "blurred":
+        yield _blur(x, blur_radius)
+    elif kind == "image":
         if not picture:
             raise AttrsensError("ig: baseline=image needs baseline_image=FILE")
         from attrsens.images import decode
@@ -113,8 +123,9 @@ def _baselines(f: Classifier, x: Tensor, kind: str, trials: int, blur_radius: fl
             raise AttrsensError(
                 f"ig: baseline_image is {tuple(pixels.shape)} after preprocessing; {tuple(x.shape)} needed"
             )
-        return f.encode(pixels)[None]
-    return f.colour(kind).expand_as(x)[None]
+        yield f.encode(pixels)
+    else:
+        yield f.colour(kind).expand_as(x)
 
 
 def _blur(x: Tensor, sd: float) -> Tensor:

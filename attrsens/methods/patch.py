@@ -98,7 +98,7 @@ def _center(falls: Tensor, shape: tuple[int, int], patch: int, stride: int) -> T
 
 
 def _accumulate(falls: Tensor, shape: tuple[int, int], patch: int, stride: int) -> Tensor:
-    """Mean over the patches that cover a pixel; 0 in the margin that no patch reaches."""
+    """Mean over the patches that cover a pixel; 0 where none does: the margin, and gaps of a wide stride."""
     import torch
     import torch.nn.functional as F
 
@@ -106,5 +106,5 @@ def _accumulate(falls: Tensor, shape: tuple[int, int], patch: int, stride: int) 
     total = F.conv_transpose2d(falls[None, None], kernel, stride=stride)[0, 0]
     count = F.conv_transpose2d(torch.ones_like(falls)[None, None], kernel, stride=stride)[0, 0]
     out = falls.new_zeros(shape)
-    out[: total.shape[0], : total.shape[1]] = total / count
+    out[: total.shape[0], : total.shape[1]] = total / count.clamp(min=1)
     return out

@@ -23,6 +23,7 @@ def smoothgrad(
         Param(
             "noisy copies (0: the gradient itself)",
             min=0,
+            max=1_000_000,
             sweep=(50, 100, 200, 500, 800),
             reference=50,
             scale="ratio",

@@ -37,6 +37,24 @@ class Stack:
 Images = Tensor | Stack | Iterable[Tensor]
 
 
+def measure(images: Images) -> tuple[int, Tensor]:
+    """How many images, and one of them; nothing of a `Stack` is built.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if isinstance(images, Stack):
+        return images.count, images.like
+    if isinstance(images, Tensor):
+        return len(images), images[0]
+    count, like = 0, None
+    for count, image in enumerate(images, 1):  # noqa: B007
+        like = image if like is None else like
+    if like is None:
+        raise ValueError("no images")
+    return count, like
+
+
 def chunks(images: Images, size: int) -> Iterator[Tensor]:
     """The images in stacks of at most `size`, in order."""
     if isinstance(images, Tensor):

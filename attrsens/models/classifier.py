@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 
 from attrsens.errors import AttrsensError, InputError
 from attrsens.images import Preprocess
-from attrsens.models.batches import Images, Passes, Stack, chunks
+from attrsens.models.batches import Images, Passes, chunks, measure
 from attrsens.models.identity import fingerprint
 from attrsens.models.names import check_device
 from attrsens.models.surgery import first_output, fold_batchnorm
@@ -31,6 +33,7 @@ class _Shared:
     gradient_batch: int
     ready: bool
     classes: int | None = None
+    tick: Callable[[int], None] | None = None  # told of every batch
 
 
 class Classifier:
@@ -76,14 +79,18 @@ class Classifier:
         self.classes = list(classes) if classes is not None else None
         self.name = name or type(module).__name__.lower()
         self.device = pick_device(device)
-        self.precision, self.fold = precision, fold
-        self.id = id or f"{self.name}@{fingerprint(module, self.preprocess)}"
+        if precision not in ("fp32", "bf16"):
+            raise AttrsensError(f"precision must be fp32 or bf16; got {precision!r}")
+        if batch != "auto" and (not re.fullmatch("[0-9]{1,9}", str(batch)) or int(batch) < 1):
+            raise AttrsensError(f"batch must be auto or an integer of at least 1; got {batch!r}")
+        self.precision, self.fold, self.asked_batch = precision, fold, batch
+        self.id = id or f"{self.name}@{fingerprint(module, self.preprocess, self.classes)}"
         self.output, self.space, self.sign = "logit", "pixel", "signed"
         self.image, self.dry = "", False
         self.wnids: tuple[str, ...] = ()
         self.sha256: str | None = None
         self.passes = Passes()
-        module = copy.deepcopy(module) if copy_module else module
+        module = _copy(module, self.name) if copy_module else module
         self._net = module.eval().requires_grad_(False).to(self.device)
         convs = any(isinstance(m, nn.Conv2d) for m in self._net.modules())
         self._layout = torch.channels_last if fold and convs else torch.contiguous_format
@@ -152,6 +159,10 @@ class Classifier:
         """Images a batch: (forward only, with gradients)."""
         return self._shared.batch, self._shared.gradient_batch
 
+    def on_batch(self, tick: Callable[[int], None] | None) -> None:
+        """Have a function told of every batch of this network: how many images it held."""
+        self._shared.tick = tick
+
     # -- passes --------------------------------------------------------------------------------------------------
 
     def logits(self, images: Images) -> Tensor:
@@ -162,17 +173,17 @@ class Classifier:
     def score(self, images: Images, target: int) -> Tensor:
         """The target's logit or probability of every image, (N,). One forward pass an image."""
         if self.dry:
-            return torch.zeros(self._count(images))
+            count, like = measure(images)
+            self._count(count)
+            return like.new_zeros(1).expand(count)
         return self._select(self.logits(images), target)
 
     def gradients(self, images: Images, target: int) -> Iterator[tuple[Tensor, Tensor]]:
         """(gradients (b, C, H, W), scores (b,)) batch by batch, in order. One forward and one backward an image."""
         if self.dry:
-            like = images.like[None] if isinstance(images, Stack) else None
-            count = self._count(images, backward=True)
-            if like is None:
-                like = images[:1] if isinstance(images, Tensor) else torch.zeros(1, 1, 1, 1)
-            yield torch.zeros_like(like).expand(count, *like.shape[1:]), torch.zeros(count)
+            count, like = measure(images)
+            self._count(count, count)
+            yield torch.zeros_like(like).expand(count, *like.shape), like.new_zeros(1).expand(count)
             return
         for chunk in chunks(images, self._shared.gradient_batch):
             yield self._retry(lambda part: self._gradient(part, target), chunk)
@@ -184,6 +195,9 @@ class Classifier:
 
     def mean_gradient(self, images: Images, target: int, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean, or weighted sum, of the gradients (C, H, W), and every score (N,); never holds more than a batch."""
+        if self.dry:  # nothing to add up
+            ((gradients, zeros),) = self.gradients(images, target)
+            return gradients[0], zeros
         total: Tensor | None = None
         scores: list[Tensor] = []
         seen = 0
@@ -201,25 +215,25 @@ class Classifier:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _count(self, images: Images, backward: bool = False) -> int:
-        count = len(images) if isinstance(images, (Tensor, Stack)) else sum(1 for _ in images)
-        self.passes.forward += count
-        self.passes.backward += count * backward
-        return count
+    def _count(self, forward: int, backward: int = 0) -> None:
+        self.passes.forward += forward
+        self.passes.backward += backward
+        if self._shared.tick and not self.dry:
+            self._shared.tick(forward)
 
     def _network(self, x: Tensor) -> Tensor:
-        x = x if self.space == "normalized" else (x - self._mean) / self._std
-        x = x.contiguous(memory_format=self._layout)
-        if not self._shared.ready:
-            self._prepare(x[:1].detach())
+        shape = tuple(x.shape[1:])
         try:
+            if self.space == "pixel":
+                x = (x.contiguous(memory_format=self._layout) - self._mean).div_(self._std)
+            else:  # a copy, since the network may work in place
+                x = x.clone(memory_format=self._layout)
+            if not self._shared.ready:
+                self._prepare(x[:1].detach())
             logits = first_output(self._net(x))
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            if isinstance(error, RuntimeError) and _is_memory(error):
-                raise
-            first = (str(error).splitlines() or [""])[0][:160]
-            raise InputError(f"model {self.name} fails on an image of shape {tuple(x.shape[1:])}: {first}") from None
-        if logits.dim() != 2 or len(logits) != len(x):
+        except Exception as error:  # the network may be anybody's
+            raise self._explained(error, f"fails on an image of shape {shape}") from None
+        if logits.dim() != 2 or len(logits) != len(x) or logits.shape[1] == 0:
             raise AttrsensError(f"model {self.name} returns {tuple(logits.shape)} for {len(x)} images; logits are 2-D")
         if self.classes is not None and len(self.classes) != logits.shape[1]:
             raise AttrsensError(
@@ -228,31 +242,47 @@ class Classifier:
         return logits
 
     def _prepare(self, example: Tensor) -> None:
-        """Fold and lay out the network, once, on the first image it sees (whose size is then known)."""
-        self._shared.ready = True
+        """Fold and lay out the network, once, on the first image it accepts (whose size is then known)."""
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             fold_batchnorm(self._net, example.clone())
             self._net.to(memory_format=self._layout)
+        self._shared.ready = True
+
+    def _explained(self, error: Exception, what: str) -> Exception:
+        """Somebody else's exception as one line; running out of memory stays what it is."""
+        if isinstance(error, AttrsensError) or _is_memory(error):
+            return error
+        first = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        return InputError(f"model {self.name} {what}: {first}")
+
+    def _exact(self) -> AbstractContextManager[object]:
+        """fp32 that is fp32 on a GPU too: no TF32, no kernels that differ from run to run."""
+        if self.device.type != "cuda":
+            return nullcontext()
+        return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
     def _forward_only(self, x: Tensor) -> Tensor:
         reduced = self.precision == "bf16"
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
+        half = torch.autocast(self.device.type, torch.bfloat16, enabled=reduced)
+        with torch.inference_mode(), self._exact(), half:
             logits = self._network(x).float()
         self._finite(logits)
-        self.passes.forward += len(x)
+        self._count(len(x))
         return logits
 
     def _gradient(self, x: Tensor, target: int) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
+        with torch.enable_grad(), self._exact():
             x = x.detach().requires_grad_()
             logits = self._network(x).float()
             self._finite(logits)
             score = self._select(logits, target)
             if not score.requires_grad:
                 raise AttrsensError(f"model {self.name} has no gradient path from its logits to its input")
-            (gradient,) = torch.autograd.grad(score.sum(), x)
-        self.passes.forward += len(x)
-        self.passes.backward += len(x)
+            try:
+                (gradient,) = torch.autograd.grad(score.sum(), x)
+            except Exception as error:
+                raise self._explained(error, "fails on the way back") from None
+        self._count(len(x), len(x))
         return (gradient.abs() if self.sign == "abs_sample" else gradient), score.detach()
 
     def _select(self, logits: Tensor, target: int) -> Tensor:
@@ -268,7 +298,7 @@ class Classifier:
         """Run a chunk; out of memory, halve the batch for good and run it in parts."""
         try:
             return run(chunk)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
+        except Exception as error:
             if not _is_memory(error):
                 raise
         if len(chunk) == 1:
@@ -284,8 +314,17 @@ class Classifier:
         return tuple(torch.cat(same) for same in zip(*parts, strict=True))
 
 
-def _is_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+def _copy(module: nn.Module, name: str) -> nn.Module:
+    try:
+        return copy.deepcopy(module)
+    except Exception as error:  # old hooks and the like
+        first = (str(error).splitlines() or [""])[0]
+        raise AttrsensError(f"model {name} cannot be copied ({first}); hand it over with copy_module=False") from None
+
+
+def _is_memory(error: Exception) -> bool:
+    texts = ("not enough memory", "can't allocate memory", "out of memory")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(t in str(error) for t in texts)
 
 
 def pick_device(name: str) -> torch.device:

@@ -36,7 +36,7 @@ class Labels:
 
 def find_class(word: str, count: int, names: tuple[str, ...], wnids: tuple[str, ...], what: str) -> int:
     """As `Labels.index`, for a classifier that may have no names."""
-    if re.fullmatch("-?[0-9]+", word):
+    if re.fullmatch("-?[0-9]{1,9}", word):
         if not 0 <= int(word) < count:
             raise AttrsensError(f"{what} {word} is out of range: classes are 0 to {count - 1}")
         return int(word)

@@ -53,7 +53,7 @@ def _trace(net: nn.Module, example: Tensor) -> tuple[list[Pair], Tensor]:
 
     handles = []
     for module in net.modules():
-        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and _plain(module):
             handles.append(module.register_forward_hook(after_conv))
         elif _foldable(module):
             handles.append(module.register_forward_pre_hook(before_norm))
@@ -64,6 +64,12 @@ def _trace(net: nn.Module, example: Tensor) -> tuple[list[Pair], Tensor]:
         for handle in handles:
             handle.remove()
     return [(c, n) for c, n in found if calls[c] == calls[n] == 1], before
+
+
+def _plain(conv: nn.Module) -> bool:
+    """Whether the weight is a parameter of its own, and no hook or parametrisation makes it anew."""
+    made = bool(conv._forward_pre_hooks) or hasattr(conv, "parametrizations")
+    return not made and isinstance(conv._parameters.get("weight"), nn.Parameter)
 
 
 def _foldable(module: nn.Module) -> bool:

