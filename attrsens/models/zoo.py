@@ -207,6 +207,8 @@ def _from_torchvision(name: str, choice: str, offline: bool) -> Weights:
     if choice and choice not in enum.__members__:
         raise unknown("weights", choice, list(enum.__members__), f"weights of {name}: {', '.join(enum.__members__)}")
     weights = enum[choice] if choice else enum.DEFAULT
+    if not weights.meta.get("categories"):
+        raise AttrsensError(f"model {name}@{weights.name}: these weights are features without a classifier")
     path = _fetch(name, weights.url, offline)
     transform = weights.transforms()
     steps = Preprocess(
@@ -309,7 +311,10 @@ def _class_count(arch: str, state: dict[str, Any]) -> int:
     """The number of classes in a checkpoint: the length of the tensor that ends the architecture."""
     import torch
 
-    with torch.device("meta"):
+    try:
+        with torch.device("meta"):
+            last = list(_build(arch, 1000).state_dict())[-1]
+    except NotImplementedError:  # regnet computes its widths with tensors
         last = list(_build(arch, 1000).state_dict())[-1]
     return int(state[last].shape[0]) if last in state and state[last].dim() else 1000
 
