@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -69,7 +70,8 @@ class Explainer:
             raise InputError(f"{self.spec.name} gave a map of shape {tuple(heatmap.shape)} for {tuple(pixels.shape)}")
         if not self.dry and not bool(heatmap.isfinite().all()):
             raise InputError(f"{self.spec.name} gave a map that is not finite")
-        return Raw(heatmap, notes, f.passes)
+        finite = {k: v if v is not None and math.isfinite(v) else None for k, v in notes.items()}
+        return Raw(heatmap, finite, f.passes)
 
     def complete(self) -> dict[str, Value]:
         """Every parameter with its value."""

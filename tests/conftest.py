@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+
+# threads that wait asleep: on a busy machine, spinning ones slow each other thirtyfold
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

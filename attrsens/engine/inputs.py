@@ -74,6 +74,8 @@ def _scan(root: Path) -> list[Path]:
     real = Path(os.path.realpath(root))
     found = []
     for folder, folders, files in os.walk(root):
+        if "report.json" in files and "heatmaps" in folders:
+            folders.remove("heatmaps")  # the pictures of an earlier run
         folders.sort()
         for name in sorted(files):
             path = Path(folder) / name

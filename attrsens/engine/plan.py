@@ -123,9 +123,9 @@ def plan(request: Request, store: Store | None) -> Plan:
                         continue
                     run_forward += found.forward
                     run_backward += found.backward
-            if classifier.id not in speeds:
+            if run_forward and classifier.id not in speeds:
                 speeds[classifier.id] = throughput(classifier, CALIBRATION / len(request.classifiers))
-            per_forward, per_gradient = speeds[classifier.id]
+            per_forward, per_gradient = speeds.get(classifier.id, (math.inf, math.inf))
             seconds += (run_forward - run_backward) / per_forward + run_backward / per_gradient
             forward, backward = forward + run_forward, backward + run_backward
     methods = [c.expression for c in request.calls]

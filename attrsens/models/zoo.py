@@ -136,6 +136,7 @@ def load(
     Raises:
         AttrsensError: unknown, not loadable, or not to be had offline.
     """
+    model = os.fspath(model)
     check_name(model, arch)
     from attrsens.models.classifier import Classifier, pick_device
     from attrsens.models.identity import model_id

