@@ -47,8 +47,9 @@ def colour_limit(heatmaps: list[NDArray[np.float32]]) -> float:
     """
     limits = []
     for heatmap in heatmaps:
-        magnitude = np.abs(heatmap)
-        limits.append(float(np.percentile(magnitude, 99.5)) or float(magnitude.max()))
+        magnitude = np.abs(heatmap).ravel()
+        rank = int(0.995 * (magnitude.size - 1))
+        limits.append(float(np.partition(magnitude, rank)[rank]) or float(magnitude.max()))
     return max(limits, default=0.0)
 
 
