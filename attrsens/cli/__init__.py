@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import functools
+import gc
 import io
 import sys
 import traceback
@@ -61,6 +62,7 @@ def common(
 
 def main() -> NoReturn:
     """Run the command line and exit with its code."""
+    gc.disable()  # until the work begins: importing torch makes a million objects that all stay
     if sys.stderr is not None:
         faulthandler.enable()
     for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character is no reason to fail

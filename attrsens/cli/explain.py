@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from contextlib import suppress
 from dataclasses import asdict
@@ -86,6 +87,8 @@ def explain(
         **flags,
     }
     prepared = prepare(**request)
+    gc.enable()
+    gc.freeze()  # what was imported and loaded need not be looked at again
     if plan:
         from attrsens.engine.plan import plan as make_plan
 

