@@ -231,3 +231,13 @@ def test_noise_of_a_perturbed_image_is_that_of_the_image() -> None:
     change = float((explainer(moved) - explainer(x)).norm() / explainer(x).norm())
     fresh = attrsens.Explainer(f, spec, 0, spec.complete({"n": 4}), image="two")
     assert change < 0.05 < float((fresh(x) - explainer(x)).norm() / explainer(x).norm())
+
+
+def test_magnitudes_inside_the_average_are_a_result_of_their_own() -> None:
+    """sign=abs acts on the stored map; sign=abs_sample acts on every gradient, so it must never be served from there."""
+    f, pixels = small(), picture()
+    stored = attrsens.explain(pixels, model=f, method="sg:n=3,sign=signed,reduce=none").attributions[0].map
+    inside = attrsens.explain(pixels, model=f, method="sg:n=3,sign=abs_sample,reduce=none")
+    assert inside.provenance.cached_cells == 0
+    assert inside.records[0].passes.backward == 3
+    assert float(np.abs(inside.attributions[0].map - np.abs(stored)).max()) > 1e-3 * float(np.abs(stored).max())
