@@ -234,7 +234,7 @@ def test_noise_of_a_perturbed_image_is_that_of_the_image() -> None:
 
 
 def test_magnitudes_inside_the_average_are_a_result_of_their_own() -> None:
-    """sign=abs acts on the stored map; sign=abs_sample acts on every gradient, so it must never be served from there."""
+    """sign=abs acts on the stored map; sign=abs_sample acts on every gradient and is never served from there."""
     f, pixels = small(), picture()
     stored = attrsens.explain(pixels, model=f, method="sg:n=3,sign=signed,reduce=none").attributions[0].map
     inside = attrsens.explain(pixels, model=f, method="sg:n=3,sign=abs_sample,reduce=none")
