@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrsens.cli import console, options
+from attrsens.engine.store import DEFAULT_LIMIT
 from attrsens.engine.verbs import Interrupted, execute, prepare
 from attrsens.errors import AttrsensError
 from attrsens.render import Writer, check_formats, write_file
@@ -39,7 +40,7 @@ def explain(
     batch: options.Batch = "auto",
     plan: options.PlanOnly = False,
     cache_dir: options.CacheDir = None,
-    cache_limit: options.CacheLimit = 20.0,
+    cache_limit: options.CacheLimit = DEFAULT_LIMIT / 1e9,
     no_cache: options.NoCache = False,
     out: options.Out = Path("attrsens-out"),
     json: options.Json = None,
