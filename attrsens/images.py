@@ -72,6 +72,8 @@ class Preprocess:
         interp: nearest, bilinear, bicubic or lanczos (Pillow's filters).
         squash: resize to a square of side `resize`, whatever the aspect.
         mean, std: one number a channel; their count is the number of channels.
+        clamp: cut pixels at 0 and 1 first, as the normaliser of robustness' checkpoints does; noisy or overshooting
+            inputs then have no gradient out there.
     """
 
     resize: int | None = None
@@ -80,6 +82,7 @@ class Preprocess:
     squash: bool = False
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    clamp: bool = False
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
@@ -175,7 +178,7 @@ def _setting(key: str, tokens: list[str]) -> Any:
     (token,) = tokens
     if key == "interp":
         return token
-    if key == "squash":
+    if key in ("squash", "clamp"):
         return {"true": True, "false": False}[token] if token in ("true", "false") else int(token) > 0
     return None if token == "none" else int(token)
 

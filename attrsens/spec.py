@@ -217,6 +217,31 @@ class Registry(Mapping[str, Spec]):
         """Forget an entry (tests and notebooks that register their own)."""
         del self._specs[name]
 
+    def parse(self, expression: str, flags: Mapping[str, object] = {}) -> tuple[Spec, dict[str, Value]]:
+        """The entry and every parameter that `name[:parameter=value,...]` means; `flags` stand in where it is silent.
+
+        Raises:
+            AttrsensError: unknown name or parameter, or a value outside its range.
+        """
+        name, colon, rest = expression.strip().partition(":")
+        spec = self[name.strip()]
+        given: dict[str, object] = {}
+        for part in rest.split(",") if colon else []:
+            key, equals, value = (p.strip() for p in part.partition("="))
+            if not equals or not key:
+                raise AttrsensError(f"{self.kind} {expression!r}: cannot read {part!r}; write name:parameter=value,...")
+            if key in given:
+                raise AttrsensError(f"{self.kind} {expression!r}: {key} is given twice")
+            owners = self.owners(key)
+            if owners and spec.name not in owners:
+                raise AttrsensError(
+                    f"{spec.name} has no parameter {key!r}; {self.kind}s that have it: {', '.join(owners)}"
+                )
+            spec.hyper(key)
+            given[key] = value
+        own = {h.name for h in spec.hypers}
+        return spec, spec.complete({k: v for k, v in flags.items() if k in own} | given)
+
     def owners(self, parameter: str) -> list[str]:
         """The entries that have the parameter."""
         return [name for name in self if any(h.name == parameter for h in self[name].hypers)]
@@ -309,3 +334,10 @@ COMMON = (
 )
 
 METHODS = Registry("method", "attrsens.methods", COMMON, traits=("gradient", "cost"))
+MODEL_WRAPPERS = Registry("model wrapper", "attrsens.models.wrappers")
+
+
+def write_expression(name: str, parameters: Mapping[str, Value]) -> str:
+    """`name:parameter=value,...` with every parameter; `Registry.parse` reads it back."""
+    texts = {k: str(v).lower() if isinstance(v, bool) else str(v) for k, v in parameters.items()}
+    return f"{name}:{','.join(f'{k}={v}' for k, v in texts.items())}" if texts else name

@@ -19,7 +19,8 @@ import attrsens
 from attrsens.explainer import Explainer, Raw
 from attrsens.images import decode
 from attrsens.models.classifier import Classifier
-from attrsens.models.zoo import IMAGENET, lite0
+from attrsens.models.nets import IMAGENET
+from attrsens.models.zoo import lite0
 from attrsens.samples import samples
 
 PATCH, SPREAD, SEED = 29, 0.15, 0

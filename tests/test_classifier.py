@@ -11,8 +11,8 @@ from toys import SmallNet, draw, explain, linear, small, uniform
 import attrsens
 from attrsens.errors import InputError
 from attrsens.models.batches import Stack
-from attrsens.models.classifier import pick_device
-from attrsens.models.surgery import fold_batchnorm
+from attrsens.models.devices import pick_device
+from attrsens.models.form import fold_batchnorm
 
 
 def test_any_iterable_is_batched_and_counted() -> None:
@@ -250,7 +250,7 @@ def test_folding_keeps_the_logits(arch: str, folded: int) -> None:
     images = draw(2, 3, 64, 64)
     with torch.no_grad():
         before = net(images)
-        assert fold_batchnorm(net, images[:1]) == folded
+        assert fold_batchnorm(net, images[:1]).folded == folded
         after = net(images)
     assert float((after - before).abs().max()) <= 1e-4 * max(1.0, float(before.max() - before.min()))
     left = sum(isinstance(m, nn.BatchNorm2d) for m in net.modules())
@@ -269,7 +269,7 @@ def test_folding_is_undone_where_the_convolution_is_used_twice() -> None:
     images = uniform(2, 3, 16, 16)
     with torch.no_grad():
         before = net(images)
-        assert fold_batchnorm(net, images) == 0
+        assert fold_batchnorm(net, images).folded == 0
         assert torch.equal(net(images), before)
     assert isinstance(net.bn1, nn.BatchNorm2d)
 
@@ -281,11 +281,11 @@ def test_a_norm_that_is_shared_or_in_training_form_is_left_alone() -> None:
             return self.fc(self.relu(self.bn1(self.conv2(x))).mean((2, 3)))
 
     net = Shared("reused").eval()
-    assert fold_batchnorm(net, uniform(1, 3, 16, 16)) == 0
+    assert fold_batchnorm(net, uniform(1, 3, 16, 16)).folded == 0
     free = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten(), nn.Linear(784, 2)
     )
-    assert fold_batchnorm(free.eval(), uniform(1, 3, 16, 16)) == 0
+    assert fold_batchnorm(free.eval(), uniform(1, 3, 16, 16)).folded == 0
 
 
 def test_folding_of_the_default_model(lite0, plain_lite0, chelsea) -> None:

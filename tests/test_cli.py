@@ -739,7 +739,7 @@ MISTAKES = [
     (["--model", "none.pt", "--arch", "resnet18"], "model: no file none.pt"),
     (
         ["--model", "here.pt"],
-        "model here.pt: a file needs --arch NAME (a torchvision name, lite0, py:module:function)",
+        "here.pt: the file is empty",
     ),
     (
         ["--model", "here.pt", "--arch", "resnet81"],
@@ -752,12 +752,12 @@ MISTAKES = [
     (["--labels", "none.csv"], "labels: no file none.csv; give a csv of file,class or the word folders"),
     (
         ["--classes", "none.txt"],
-        "classes: no file none.txt; give a text file, one name a line, or imagenet or cifar10",
+        "classes: no file none.txt; give a text file, one name a line, or imagenet or cifar10 or mnist",
     ),
     (["--preprocess", "resize=big"], "preprocess: cannot read resize=big"),
     (
         ["--preprocess", "size=3"],
-        "preprocess has no setting 'size'; it has: resize, crop, interp, squash, mean, std",
+        "preprocess has no setting 'size'; it has: resize, crop, interp, squash, mean, std, clamp",
     ),
     (["--device", "gpu"], "unknown device 'gpu'; devices: auto, cpu, cuda, cuda:INDEX"),
     (["--format", "png,jpg"], "unknown format 'jpg'; formats: png, npy, csv"),
@@ -1088,7 +1088,7 @@ def test_help_lists_and_usage_errors_import_no_torch(workplace):
     wrong = [
         *(["--method", "gs"], ["--method", "sg:n=-1"], ["--n", "x"], ["--method", "sg", "--stride", "3"]),
         *(["--method", "sg:stride=3"], ["none.png"], ["sample:cofee"], ["broken.npz"], ["--model", "resnet5O"]),
-        *(["--model", "none.pt"], ["--model", "here.pt"], ["--model", "here.pt", "--arch", "resnet81"]),
+        *(["--model", "none.pt"], ["--model", "here.pt", "--arch", "resnet81"]),
         *(["--labels", "none.csv"], ["--limit", "0"], ["--nn"], ["--batch", "0"], ["--precision", "fp16"]),
         *(["--json", "no/such/x.json"], ["--method", "ig:baseline=image,baseline_image=none.png"]),
     ]

@@ -10,7 +10,7 @@ import attrsens
 
 ROOT = Path(attrsens.__file__).parent
 FLOORS = {
-    "errors": -1, "spec": 0, "seeds": 0,
+    "errors": -1, "spec": 0, "seeds": 0, "places": 0,
     "images": 1, "heatmaps": 1, "samples": 1,
     "models": 2,
     "explainer": 3, "boundary": 3,

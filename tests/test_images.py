@@ -531,8 +531,8 @@ def test_settings_replace_what_they_name():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("size=3", "preprocess has no setting 'size'; it has: resize, crop, interp, squash, mean, std"),
-        ("256", "preprocess has no setting ''; it has: resize, crop, interp, squash, mean, std"),
+        ("size=3", "preprocess has no setting 'size'; it has: resize, crop, interp, squash, mean, std, clamp"),
+        ("256", "preprocess has no setting ''; it has: resize, crop, interp, squash, mean, std, clamp"),
         ("resize=big", "preprocess: cannot read resize=big"),
         ("resize=", "preprocess: cannot read resize="),
         ("resize=2.5", "preprocess: cannot read resize=2.5"),

@@ -607,7 +607,7 @@ def test_a_file_of_class_names_that_cannot_be_used_says_so(tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"b\xe4r\n")
     (tmp_path / "folder").mkdir()
     for name, message in {
-        "none.txt": "classes: no file .*none.txt; give a text file, one name a line, or imagenet or cifar10",
+        "none.txt": "classes: no file .*none.txt; give a text file, one name a line, or imagenet or cifar10 or mnist",
         "empty.txt": "empty.txt holds no name",
         "latin.txt": "latin.txt is not UTF-8 text",
         "folder": "folder: not a regular file",

@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 
 from attrsens.engine.cell import Call, Cell, parse_call
-from attrsens.engine.store import Store, default_folder
+from attrsens.engine.store import Store
 from attrsens.errors import AttrsensError
+from attrsens.places import cache_folder
 
 
 def key_of(i: int) -> str:
@@ -108,11 +109,11 @@ def test_the_first_result_stays_when_a_key_is_written_again(store, folder):
 
 def test_the_folder_is_the_cache_home_of_the_system(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert default_folder() == tmp_path / "xdg" / "attrsens"
+    assert cache_folder() == tmp_path / "xdg" / "attrsens"
     assert Store().folder.is_relative_to(tmp_path / "xdg" / "attrsens")
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert default_folder() == tmp_path / "home" / ".cache" / "attrsens"
+    assert cache_folder() == tmp_path / "home" / ".cache" / "attrsens"
 
 
 def test_clear_removes_every_cell_and_what_was_set_aside(store, folder):

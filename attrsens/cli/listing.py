@@ -32,9 +32,11 @@ def _methods() -> list[dict[str, Any]]:
 
 
 def _models() -> list[dict[str, Any]]:
-    from attrsens.models.zoo import known_models
+    from attrsens.models.nets import net_names
+    from attrsens.models.zoo import known_models, known_sources
 
-    return [{"name": name, "summary": summary} for name, summary in known_models().items()]
+    kinds = {"model": known_models(), "form": known_sources(), "architecture": net_names()}
+    return [{"name": n, "kind": kind, "summary": text} for kind, rows in kinds.items() for n, text in rows.items()]
 
 
 def _samples() -> list[dict[str, Any]]:
@@ -77,8 +79,13 @@ def _print_methods(rows: list[dict[str, Any]]) -> None:
 
 
 def _print_models(rows: list[dict[str, Any]]) -> None:
+    titles = {"form": "Also:", "architecture": "Architectures for --arch, besides torchvision's and timm/NAME:"}
+    kind = "model"
     for row in rows:
-        console.out(f"{row['name']:<22}{row['summary']}")
+        if row["kind"] != kind:
+            kind = row["kind"]
+            console.out(f"\n{titles[kind]}")
+        console.out(f"{row['name']:<34}{row['summary']}")
 
 
 def _print_samples(rows: list[dict[str, Any]]) -> None:

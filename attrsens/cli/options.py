@@ -54,7 +54,7 @@ Model = Annotated[
     list[str] | None,
     typer.Option(
         "--model",
-        metavar="NAME[@WEIGHTS]|FILE",
+        metavar="NAME[@WEIGHTS]|FILE[+WRAPPER]",
         help="Classifier; repeatable. 'attrsens list models' names them. Default: lite0.",
         autocompletion=_names(_models),
         rich_help_panel=MODEL,
@@ -79,7 +79,7 @@ Arch = Annotated[
     typer.Option(
         "--arch",
         metavar="NAME|py:MODULE:FUNCTION",
-        help="Architecture of a weights file; py: runs your own code.",
+        help="Architecture of a weights file; without it, the one that fits. py: runs your own code.",
         rich_help_panel=MODEL,
     ),
 ]
@@ -96,10 +96,14 @@ Classes = Annotated[
     str | None,
     typer.Option(
         "--classes",
-        metavar="FILE|imagenet|cifar10",
+        metavar="FILE|imagenet|cifar10|mnist",
         help="Class names, one a line.",
         rich_help_panel=MODEL,
     ),
+]
+Sha256 = Annotated[
+    str | None,
+    typer.Option("--sha256", metavar="HEX", help="What the weights file must hash to.", rich_help_panel=MODEL),
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Never download weights.", rich_help_panel=MODEL)]
 Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Device.", rich_help_panel=RUN)]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from attrsens.errors import AttrsensError, unknown
 from attrsens.images import read_bytes
-from attrsens.spec import METHODS, Hyper, Param, Registry, Spec, Value, canonical
+from attrsens.spec import METHODS, Hyper, Param, Registry, Value, canonical, write_expression
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,7 @@ class Call:
     @property
     def expression(self) -> str:
         """`name:parameter=value,...` with every parameter; parses back to the same call."""
-        settings = ",".join(f"{k}={_text(v)}" for k, v in self.parameters.items())
-        return f"{self.name}:{settings}" if settings else self.name
+        return write_expression(self.name, self.parameters)
 
     @cached_property
     def identity(self) -> dict[str, object]:
@@ -85,19 +84,8 @@ def parse_call(expression: str, flags: Mapping[str, object] = {}, registry: Regi
     head, *wrappers = expression.split("+")
     if wrappers:
         raise unknown("wrapper", wrappers[0].partition(":")[0], (), "no wrapper exists in this version")
-    name, colon, rest = head.strip().partition(":")
-    spec = registry[name]
-    given: dict[str, object] = {}
-    for part in rest.split(",") if colon else []:
-        key, equals, value = (p.strip() for p in part.partition("="))
-        if not equals or not key:
-            raise AttrsensError(f"method {expression!r}: cannot read {part!r}; write name:parameter=value,...")
-        if key in given:
-            raise AttrsensError(f"method {expression!r}: {key} is given twice")
-        _own(spec, key, registry)
-        given[key] = value
-    own = {h.name for h in spec.hypers}
-    parameters = spec.complete({k: v for k, v in flags.items() if k in own} | given)
+    spec, parameters = registry.parse(head, flags)
+    name = spec.name
     if parameters.get("sign") == "abs_sample" and not spec.traits["gradient"]:
         raise AttrsensError(f"{name}: sign=abs_sample is for methods that average gradients; {name} takes none")
     return Call(registry.kind, name, spec.version, parameters)
@@ -124,16 +112,6 @@ def parse_calls(expressions: list[str], flags: Mapping[str, object]) -> list[Cal
     return calls
 
 
-def _own(spec: Spec, parameter: str, registry: Registry) -> None:
-    """Raise unless the entry has the parameter; the message names those that do, or the nearest of its own."""
-    owners = registry.owners(parameter)
-    if owners and spec.name not in owners:
-        raise AttrsensError(
-            f"{spec.name} has no parameter {parameter!r}; {registry.kind}s that have it: {', '.join(owners)}"
-        )
-    spec.hyper(parameter)
-
-
 def choose_method(flags: Mapping[str, object]) -> str:
     """The method that is meant when none is named: the one that has the named parameters; without any, grad.
 
@@ -154,10 +132,6 @@ def choose_method(flags: Mapping[str, object]) -> str:
 def torch_version() -> str:
     """major.minor of the installed torch, without importing it."""
     return ".".join(metadata.version("torch").split(".")[:2])
-
-
-def _text(value: Value) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _content(path: str) -> str:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attrsens.errors import AttrsensError
+from attrsens.places import cache_folder, weights_folder
 from attrsens.spec import canonical
 
 log = logging.getLogger("attrsens")
@@ -30,12 +31,6 @@ log = logging.getLogger("attrsens")
 FORMAT = "attrsens-cell-1"
 SUFFIX = ".safetensors"
 DEFAULT_LIMIT = 20 * 10**9
-
-
-def default_folder() -> Path:
-    """`$XDG_CACHE_HOME/attrsens`, else `~/.cache/attrsens`."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "attrsens"
 
 
 @dataclass(frozen=True)
@@ -58,7 +53,7 @@ class Store:
     """
 
     def __init__(self, folder: Path | None = None, limit: int = DEFAULT_LIMIT) -> None:
-        self.folder = (folder or default_folder()) / "v1"
+        self.folder = (folder or cache_folder()) / "v1"
         self.limit = limit
         self.damaged = 0
         self._writable = self._readable = True
@@ -129,19 +124,22 @@ class Store:
         return sound, self.damaged - before
 
     def clear(self) -> tuple[int, int]:
-        """Remove every cell and what was set aside; returns (cells, bytes) removed.
+        """Remove every cell, what was set aside, and the weights read from pickles; returns (cells, bytes) removed.
 
         Raises:
             AttrsensError: something could not be removed.
         """
         count, size = self.size()
-        own = [*self._files(), *self.folder.glob("??/.tmp-*"), *self.folder.glob(f"damaged/*{SUFFIX}")]
+        kept = weights_folder(self.folder.parent)
+        weights = [*kept.glob(f"*{SUFFIX}"), *kept.glob(".tmp-*")]
+        size += sum(_size(p) for p in weights)
+        own = [*weights, *self._files(), *self.folder.glob("??/.tmp-*"), *self.folder.glob(f"damaged/*{SUFFIX}")]
         try:
             for path in own:
                 path.unlink(missing_ok=True)
         except OSError as error:
             raise AttrsensError(f"cache: {self.folder} cannot be cleared ({error.strerror})") from None
-        for folder in (*self.folder.glob("*/"), self.folder):
+        for folder in (*self.folder.glob("*/"), self.folder, kept):
             with suppress(OSError):  # not empty: somebody else's files, or a run that goes on
                 folder.rmdir()
         return count, size

@@ -22,8 +22,8 @@ from attrsens.engine.store import DEFAULT_LIMIT, Store
 from attrsens.errors import AttrsensError
 from attrsens.images import Preprocess
 from attrsens.models import zoo
+from attrsens.models.devices import check_device
 from attrsens.models.labels import load_labels
-from attrsens.models.names import check_device
 
 if TYPE_CHECKING:
     from attrsens.models.classifier import Classifier
@@ -66,6 +66,7 @@ def prepare(
     arch: str | None = None,
     preprocess: str | None = None,
     classes: str | None = None,
+    sha256: str | None = None,
     device: str = "auto",
     precision: str = "fp32",
     fold: bool = True,
@@ -92,6 +93,10 @@ def prepare(
             zoo.check_name(entry, arch)
     if arch and not any(isinstance(entry, str) and zoo.is_file(entry) for entry in models):
         raise AttrsensError(f"arch {arch}: only a model from a file has use for it; --model FILE --arch {arch}")
+    if sha256 is not None:
+        zoo.check_sha256(sha256)
+        if len(models) != 1:
+            raise AttrsensError("sha256 pins one model's weights; give one --model")
     check_device(device)
     if preprocess:
         Preprocess().updated(preprocess)
@@ -109,17 +114,16 @@ def prepare(
     given = list(images) if isinstance(images, (list, tuple)) else [images]
     truth = Truth(labels)
     sources = expand(given, limit=limit, frame=frame)
-    options = {
+    options: dict[str, Any] = {
         "arch": arch,
         "preprocess": preprocess,
         "classes": classes,
+        "sha256": sha256,
         "device": device,
         "precision": precision,
     }
-    classifiers = [
-        zoo.load(m, fold=fold, batch=batch, offline=offline, **options) if isinstance(m, str) else m  # type: ignore[arg-type]
-        for m in models
-    ]
+    how: dict[str, Any] = {"fold": fold, "batch": batch, "offline": offline, "cache": cache, "cache_dir": cache_dir}
+    classifiers = [zoo.load(m, **how, **options) if isinstance(m, str) else m for m in models]
     request = Request(sources, classifiers, targets, calls, truth, only_correct)
     config = {
         "images": [printable(str(g)) if isinstance(g, (str, Path)) else "array" for g in given],
@@ -154,7 +158,7 @@ def explain(images: Any = (), **options: Any) -> Report:
         target: "top1", "true", a class index or name, or several of them.
         labels: "folders" or a csv file of (file, class); npz archives carry their own.
         only_correct: leave out images whose top-1 is not their label.
-        arch, preprocess, classes: for models from files (see `attrsens.load`).
+        arch, preprocess, classes, sha256: for models from files (see `attrsens.load`).
         device, precision, fold, batch: how passes are run (see `Classifier`).
         limit: use only the first images. frame: of animated files.
         offline: never download weights.

@@ -1,11 +1,24 @@
-"""Weights from untrusted files. No code from a checkpoint ever runs."""
+"""Weights from untrusted files. No code from a checkpoint ever runs.
+
+safetensors and numpy archives first, then `torch.load(weights_only=True)`; a pickle that this refuses is read once more
+by `unpickle.py`, in a process of its own that knows tensors only, and what that finds is kept as safetensors.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import re
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import uuid
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +26,29 @@ import torch
 from torch import Tensor
 
 from attrsens.errors import AttrsensError
+from attrsens.models.unpickle import WRAPPERS, clean_versions, find_state
+
+log = logging.getLogger("attrsens")
 
 State = OrderedDict[str, Tensor]
-WRAPPERS = ("state_dict", "model", "net")
+HEADER = 100 * 2**20  # bytes of a safetensors header; the format's own limit
+ARCHIVE = 8 * 2**30  # bytes of a numpy archive, unpacked
+SECONDS = 600  # that the tensor-only reader may take
+KEPT = "attrsens-weights-1"
+
+
+@dataclass
+class Checkpoint:
+    """The state dict of a file.
+
+    Attributes:
+        sha256: of the file's bytes.
+        layout: how the weights lay in the file, in words.
+    """
+
+    state: State
+    sha256: str
+    layout: list[str] = field(default_factory=list)
 
 
 def sha256_file(path: str | Path) -> str:
@@ -24,110 +57,254 @@ def sha256_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_state(path: str | Path) -> State:
-    """The state dict in a checkpoint: safetensors, or what `torch.load(weights_only=True)` accepts.
+def read_checkpoint(path: str | Path, keep: Path | None = None) -> Checkpoint:
+    """The state dict in a checkpoint, all tensors dense, finite and in memory; floating-point ones as float32.
 
-    It may lie under `state_dict`, `model` or `net`, and its names may begin with `module.`.
+    Args:
+        keep: folder for what the tensor-only reader finds, so that it need not read the file again; None keeps nothing.
 
     Raises:
         AttrsensError: says what the file is instead, or what it lacks.
     """
     path = Path(path)
-    _recognise(path)
+    kind = recognise(path)
+    digest = sha256_file(path)
     try:
-        if _is_safetensors(path):
-            from safetensors.torch import load_file
-
-            data: Any = load_file(path)
+        if kind == "safetensors":
+            state, layout = _read_safetensors(path), ["safetensors"]
+        elif kind == "npz":
+            state, layout = _read_npz(path), ["numpy archive"]
         else:
-            data = torch.load(path, map_location="cpu", weights_only=True)
+            state, layout = _read_pickle(path, kind, digest, keep)
+    except AttrsensError:
+        raise
     except Exception as error:  # damage in an untrusted file, of any type
-        first = str(error).strip().split("\n")[0][:160]
-        if "weights_only" in str(error).lower() or "Unsupported" in first:
-            first = "it holds Python objects besides tensors, which are not run; save its state_dict() as safetensors"
-        raise AttrsensError(f"{path}: cannot be read as a checkpoint ({first})") from None
-    state = strip_prefix(_unwrap(data, path), "module.")
-    odd = [name for name, tensor in state.items() if not _ordinary(tensor)]
-    if odd:
-        raise AttrsensError(f"{path}: tensors that are not dense real numbers in memory: {_some(odd)}")
-    for name, tensor in state.items():
-        if tensor.is_floating_point():
-            state[name] = tensor.float()
-    bad = [name for name, t in state.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
-    if bad:
-        raise AttrsensError(f"{path}: weights that are not finite: {_some(bad)}")
-    return state
+        raise AttrsensError(f"{path}: cannot be read as a checkpoint ({_first(error)})") from None
+    return Checkpoint(_checked(state, path), digest, layout)
 
 
-def load_state(module: torch.nn.Module, state: State) -> None:
-    """Load a state dict that `check_state` has passed; BatchNorm's counters may be missing."""
-    if not hasattr(state, "_metadata"):  # safetensors does not keep it; some architectures want a version
-        state._metadata = getattr(module.state_dict(), "_metadata", {})  # type: ignore[attr-defined]
-    module.load_state_dict(state, strict=False)
+def recognise(path: Path) -> str:
+    """What a file is by its first bytes: safetensors, npz, zip (torch.save) or pickle (torch.save of old).
 
-
-def renamed(state: State, pattern: str, replacement: str) -> State:
-    """The state dict with names rewritten where the pattern matches a whole name."""
-    out: State = OrderedDict((re.sub(f"^{pattern}$", replacement, name), tensor) for name, tensor in state.items())
-    if hasattr(state, "_metadata"):
-        out._metadata = state._metadata  # type: ignore[attr-defined]
-    return out
-
-
-def strip_prefix(state: State, prefix: str) -> State:
-    """The state dict without a prefix that every name has."""
-    if not state or not all(name.startswith(prefix) for name in state):
-        return state
-    out: State = OrderedDict((name.removeprefix(prefix), tensor) for name, tensor in state.items())
-    if hasattr(state, "_metadata"):
-        versions = {key.removeprefix(prefix.rstrip(".")).lstrip("."): v for key, v in state._metadata.items()}
-        out._metadata = versions  # type: ignore[attr-defined]
-    return out
-
-
-def check_state(module: torch.nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Raise unless names and shapes are exactly those of the module; the message names some of what differs."""
-    want = module.state_dict()
-    optional = {name for name in want if name.endswith("num_batches_tracked")}
-    missing = [name for name in want if name not in state and name not in optional]
-    extra = [name for name in state if name not in want]
-    shapes = [n for n in want if n in state and state[n].shape != want[n].shape]
-    parts = []
-    if missing:
-        parts.append(f"{len(missing)} missing ({_some(missing)})")
-    if extra:
-        parts.append(f"{len(extra)} unexpected ({_some(extra)})")
-    if shapes:
-        first = shapes[0]
-        parts.append(
-            f"{len(shapes)} of another shape ({first}: {tuple(state[first].shape)} for {tuple(want[first].shape)})"
-        )
-    if parts:
-        raise AttrsensError(f"{what}: weights do not fit the architecture: {'; '.join(parts)}")
-
-
-def _recognise(path: Path) -> None:
+    Raises:
+        AttrsensError: none of these; the message says what it is instead.
+    """
+    if not path.exists():
+        raise AttrsensError(f"model: no file {path}")
     if not path.is_file():
         raise AttrsensError(f"{path}: not a regular file")
     with path.open("rb") as file:
         head = file.read(512)
+    size = path.stat().st_size
     if not head:
         raise AttrsensError(f"{path}: the file is empty")
     if head.lstrip()[:1] == b"<":
         raise AttrsensError(f"{path}: a web page, not a checkpoint; download the file itself")
     if head.startswith(b"version https://git-lfs"):
         raise AttrsensError(f"{path}: a Git LFS pointer, not the weights; run 'git lfs pull'")
-    if not head.startswith((b"PK", b"\x80")) and not _is_safetensors(path):
-        raise AttrsensError(f"{path}: not a checkpoint (neither safetensors nor a file of torch.save)")
+    if head[257:262] == b"ustar":
+        raise AttrsensError(f"{path}: a tar archive, also torch's format of before 2018, is not loaded; save it anew")
     if head.startswith(b"PK"):
-        import zipfile
+        return _recognise_zip(path, size)
+    if head.startswith(b"\x80"):
+        return "pickle"
+    length = int.from_bytes(head[:8], "little")
+    if len(head) > 8 and head[8:9] == b"{":
+        if length > HEADER:
+            raise AttrsensError(f"{path}: claims a safetensors header of {length / 1e6:,.0f} MB; 100 MB at most")
+        if length + 8 <= size:
+            return "safetensors"
+        raise AttrsensError(f"{path}: safetensors that were cut short, in their header")
+    raise AttrsensError(f"{path}: not a checkpoint (neither safetensors nor a file of torch.save)")
 
+
+def _recognise_zip(path: Path, size: int) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        raise AttrsensError(f"{path}: damaged or cut short") from None
+    names = [m.filename for m in members]
+    if any("constants.pkl" in n or n.startswith(("models/", "code/")) or "/models/" in n for n in names):
+        raise AttrsensError(f"{path}: TorchScript or exported programs are not loaded; save a state_dict")
+    unpacked = sum(m.file_size for m in members)
+    if members and all(n.endswith(".npy") for n in names):
+        if unpacked > ARCHIVE:
+            raise AttrsensError(f"{path}: {unpacked / 1e9:.1f} GB unpacked; numpy archives up to 8 GB are read")
+        return "npz"
+    if not any(n.endswith("data.pkl") for n in names):
+        raise AttrsensError(f"{path}: a zip archive without weights; give the checkpoint itself")
+    # torch stores its tensors as they are: what is larger than its file is a trap
+    if any(m.compress_type != zipfile.ZIP_STORED for m in members) or unpacked > size:
+        raise AttrsensError(f"{path}: a compressed archive, which torch.save does not write; unpack it first")
+    return "zip"
+
+
+def _read_safetensors(path: Path) -> State:
+    from safetensors.torch import load_file
+
+    return OrderedDict(load_file(path))
+
+
+def _read_npz(path: Path) -> State:
+    import numpy as np
+
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    odd = [name for name, a in arrays.items() if a.dtype.kind not in "fiub"]
+    if odd:
+        raise AttrsensError(f"{path}: arrays that are not real numbers: {some(odd)}")
+    return OrderedDict((name, torch.from_numpy(np.array(a, order="C"))) for name, a in arrays.items())
+
+
+def _read_pickle(path: Path, kind: str, digest: str, keep: Path | None) -> tuple[State, list[str]]:
+    form = "torch.save" if kind == "zip" else "torch.save, old format"
+    kept = keep / f"{digest}.safetensors" if keep else None
+    if kept and kept.exists():
+        found = _kept(kept, digest)
+        if found:
+            return found
+    try:
+        data: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # objects besides tensors, or damage; the reader below tells which
+        return _read_inert(path, digest, kept)
+    state, under, ended = find_state(data)
+    if state is None:
+        keys = some([str(k)[:80] for k in ended]) if isinstance(ended, Mapping) else type(ended).__name__
+        raise AttrsensError(
+            f"{path}: no state dict, neither at the top nor under {', '.join(WRAPPERS[:3])}, ...; it holds {keys}"
+        )
+    return _with_versions(state, getattr(ended, "_metadata", None)), [form, *_under(under)]
+
+
+def _read_inert(path: Path, digest: str, kept: Path | None) -> tuple[State, list[str]]:
+    """Read with `unpickle.py` in a child process without secrets, network keys, GPU or much memory."""
+    size = path.stat().st_size
+    with tempfile.TemporaryDirectory(prefix="attrsens-") as folder:
+        out = Path(folder) / "weights.safetensors"
+        reader = Path(__file__).with_name("unpickle.py")
+        # the child finds torch where this process found it, and nothing else of its environment
+        start = f"import sys, runpy; sys.path[:] = {[p for p in sys.path if p]!r}; " + (
+            f"sys.argv = ['unpickle', {str(path.resolve())!r}, {str(out)!r}]; "
+            f"runpy.run_path({str(reader)!r}, run_name='__main__')"
+        )
         try:
-            names = zipfile.ZipFile(path).namelist()
-        except zipfile.BadZipFile:
-            raise AttrsensError(f"{path}: damaged or cut short") from None
-        if any("constants.pkl" in name or name.startswith("models/") or "/models/" in name for name in names):
-            raise AttrsensError(f"{path}: TorchScript or exported programs are not loaded; save a state_dict")
+            done = subprocess.run(
+                [sys.executable, "-I", "-c", start],
+                cwd=folder,
+                env={"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HOME": folder, "LC_ALL": "C.UTF-8"},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=SECONDS,
+                preexec_fn=_limits(size) if os.name == "posix" else None,
+            )
+            told: dict[str, Any] = json.loads(done.stdout.decode("utf-8", "replace").splitlines()[-1])
+        except subprocess.TimeoutExpired:
+            raise AttrsensError(f"{path}: reading it took more than {SECONDS} s; save its state_dict()") from None
+        except (ValueError, IndexError):
+            raise AttrsensError(f"{path}: cannot be read as a checkpoint (its reader stopped)") from None
+        if "hostile" in told:
+            raise AttrsensError(f"{path}: refused: {told['hostile']}, which no checkpoint needs; nothing of it was run")
+        if "error" in told:
+            raise AttrsensError(
+                f"{path}: cannot be read as a checkpoint ({told['error']}); what is not a tensor is never run; "
+                "save its state_dict() as safetensors"
+            )
+        state = _read_safetensors(out)
+    layout = ["pickled objects, read as tensors only", *_under(told["under"])]
+    versions = clean_versions(told["versions"])
+    if kept:
+        _keep(kept, state, {"source": digest, "layout": json.dumps(layout), "versions": json.dumps(versions)})
+    return _with_versions(state, versions), layout
+
+
+def _limits(size: int) -> Any:
+    """Bounds for the child: memory and output in proportion to the file, no core dump, little of anything else."""
+
+    def apply() -> None:
+        import resource
+
+        bounds = {
+            "RLIMIT_DATA": 2 * 2**30 + 4 * size,
+            "RLIMIT_FSIZE": 64 * 2**20 + 2 * size,
+            "RLIMIT_CPU": SECONDS,
+            "RLIMIT_CORE": 0,
+            "RLIMIT_NOFILE": 256,
+        }
+        for name, bound in bounds.items():
+            limit = getattr(resource, name, None)
+            if limit is not None:
+                with suppress(OSError, ValueError):
+                    _, hard = resource.getrlimit(limit)
+                    top = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
+                    resource.setrlimit(limit, (top, top))
+
+    return apply
+
+
+def _keep(path: Path, state: State, facts: dict[str, str]) -> None:
+    """Write weights with a hash over them; a folder that cannot be written is no reason to fail."""
+    from safetensors.torch import save_file
+
+    temporary = path.parent / f".tmp-{os.getpid()}-{uuid.uuid4().hex}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(dict(state), temporary, {"format": KEPT, "payload": _payload(state), **facts})
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except Exception as error:  # safetensors has its own types for a full disk
+        log.warning("cache: the weights read from a pickle cannot be kept (%s)", _first(error))
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _kept(path: Path, digest: str) -> tuple[State, list[str]] | None:
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata() or {}
+            state: State = OrderedDict((name, file.get_tensor(name)) for name in file.keys())
+        if (facts["format"], facts["source"], facts["payload"]) != (KEPT, digest, _payload(state)):
+            raise ValueError("its hash differs")
+        return _with_versions(state, clean_versions(json.loads(facts["versions"]))), list(json.loads(facts["layout"]))
+    except Exception as error:  # a damaged file is read anew
+        log.warning("cache: %s is damaged (%s); the checkpoint is read again", path, _first(error))
+        with suppress(OSError):
+            path.unlink()
+        return None
+
+
+def _payload(state: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _with_versions(state: Mapping[str, Tensor], versions: Any) -> State:
+    """The state dict, with the versions of modules that torch keeps beside it."""
+    out: State = OrderedDict(state)
+    cleaned = clean_versions(versions)
+    if cleaned:
+        out._metadata = cleaned  # type: ignore[attr-defined]
+    return out
+
+
+def _checked(state: State, path: Path) -> State:
+    odd = [name for name, tensor in state.items() if not _ordinary(tensor)]
+    if odd:
+        raise AttrsensError(f"{path}: tensors that are not dense real numbers in memory: {some(odd)}")
+    for name, tensor in state.items():
+        state[name] = tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
+    bad = [name for name, t in state.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
+    if bad:
+        raise AttrsensError(f"{path}: weights that are not finite: {some(bad)}")
+    return state
 
 
 def _ordinary(tensor: Tensor) -> bool:
@@ -138,27 +315,16 @@ def _ordinary(tensor: Tensor) -> bool:
     return plain and tensor.dtype in kinds
 
 
-def _is_safetensors(path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.read(9)
-    size = int.from_bytes(head[:8], "little")
-    return len(head) == 9 and head[8:] == b"{" and size < path.stat().st_size
+def _under(keys: list[str]) -> list[str]:
+    return [f"under {' / '.join(keys)}"] if keys else []
 
 
-def _unwrap(data: Any, path: Path) -> State:
-    for _ in range(3):
-        if isinstance(data, Mapping) and data and all(isinstance(k, str) and isinstance(data[k], Tensor) for k in data):
-            state: State = OrderedDict(data)
-            if isinstance(getattr(data, "_metadata", None), Mapping):
-                state._metadata = data._metadata  # type: ignore[attr-defined]
-            return state
-        inner = next((k for k in WRAPPERS if isinstance(data, Mapping) and isinstance(data.get(k), Mapping)), None)
-        if inner is None:
-            break
-        data = data[inner]
-    keys = _some([str(k) for k in data]) if isinstance(data, Mapping) else type(data).__name__
-    raise AttrsensError(f"{path}: no state dict, neither at the top nor under {', '.join(WRAPPERS)}; it holds {keys}")
+def _first(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+def some(names: list[str]) -> str:
+    """A few of the names, which may be anything."""
+    shown = ["".join(c if c.isprintable() else "?" for c in name[:80]) for name in names[:3]]
+    return ", ".join(shown) + (", ..." if len(names) > 3 else "")

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from attrsens.errors import AttrsensError, InputError
 from attrsens.images import Preprocess
 from attrsens.models.batches import Images, Passes, chunks, measure
+from attrsens.models.devices import pick_device
+from attrsens.models.failures import copied, explained, is_memory
+from attrsens.models.form import Form, fast_form
 from attrsens.models.identity import fingerprint
-from attrsens.models.names import check_device
-from attrsens.models.surgery import first_output, fold_batchnorm
+from attrsens.models.surgery import first_output
 from attrsens.seeds import Stream
 
 # On a CPU, the activations that a backward pass keeps outgrow the allocator's cache at 16 images (measured: 8 is up
@@ -31,7 +33,7 @@ class _Shared:
 
     batch: int
     gradient_batch: int
-    ready: bool
+    form: Form | None
     classes: int | None = None
     tick: Callable[[int], None] | None = None  # told of every batch
 
@@ -43,7 +45,7 @@ class Classifier:
         module: maps normalised images (N, C, H, W) to logits (N, classes), or to a tuple that starts with them.
             It is copied, so yours stays as it is.
         mean, std: one number a channel.
-        resize, crop, interp, squash: how pictures become its input (see `Preprocess`).
+        resize, crop, interp, squash, clamp: how pictures become its input (see `Preprocess`).
         classes: class names in order of index.
         name, id: for reports and cache keys; the id defaults to a hash of weights, type and preprocessing.
         device: auto, cpu, cuda or cuda:INDEX.
@@ -53,7 +55,8 @@ class Classifier:
         copy_module: False hands the module over instead of copying it.
 
     Attributes:
-        passes: counts since this object (or view) was made.
+        passes: counts since this object (or view) was made; an image of a smoothed network counts once a noisy copy.
+        architecture, layout: what was loaded, in words, where it was loaded from a name or file.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Classifier:
         crop: int | None = None,
         interp: str = "bilinear",
         squash: bool = False,
+        clamp: bool = False,
         classes: Sequence[str] | None = None,
         name: str | None = None,
         id: str | None = None,
@@ -75,7 +79,7 @@ class Classifier:
         batch: int | str = "auto",
         copy_module: bool = True,
     ) -> None:
-        self.preprocess = Preprocess(resize, crop, interp, squash, tuple(mean), tuple(std))
+        self.preprocess = Preprocess(resize, crop, interp, squash, tuple(mean), tuple(std), clamp)
         self.classes = list(classes) if classes is not None else None
         self.name = name or type(module).__name__.lower()
         self.device = pick_device(device)
@@ -89,14 +93,19 @@ class Classifier:
         self.image, self.dry = "", False
         self.wnids: tuple[str, ...] = ()
         self.sha256: str | None = None
+        self.architecture, self.layout = type(module).__name__, ["a module in memory"]
+        self.source: str | None = None
         self.passes = Passes()
-        module = _copy(module, self.name) if copy_module else module
+        module = copied(module, self.name) if copy_module else module
         self._net = module.eval().requires_grad_(False).to(self.device)
         convs = any(isinstance(m, nn.Conv2d) for m in self._net.modules())
-        self._layout = torch.channels_last if fold and convs else torch.contiguous_format
         sizes = (CPU_BATCH, CPU_GRADIENT_BATCH) if self.device.type == "cpu" else (GPU_BATCH, GPU_BATCH)
         sizes = sizes if batch == "auto" else (int(batch), int(batch))
-        self._shared = _Shared(*sizes, ready=not (fold and convs))
+        self._copies: list[Any] = [m for m in self._net.modules() if hasattr(m, "copies") and hasattr(m, "chunk")]
+        for part in self._copies:
+            part.chunk = sizes[1]
+            sizes = tuple(max(1, size // part.copies) for size in sizes)
+        self._shared = _Shared(*sizes, form=None if fold and convs else Form())
         shape = (-1, 1, 1)
         self._mean = torch.tensor(self.preprocess.mean, device=self.device).reshape(shape)
         self._std = torch.tensor(self.preprocess.std, device=self.device).reshape(shape)
@@ -145,19 +154,37 @@ class Classifier:
     def class_count(self) -> int:
         """How many classes: from the names, else from one pass over a grey image."""
         if self.classes is None and self._shared.classes is None:
-            side = self.preprocess.crop or self.preprocess.resize or 224
-            grey = torch.full((1, self.preprocess.channels, side, side), 0.5, device=self.device)
-            self._shared.classes = self.view().logits(grey).shape[1]
+            self._shared.classes = self.try_out().shape[1]
         return len(self.classes) if self.classes is not None else self._shared.classes or 0
 
     @class_count.setter
     def class_count(self, count: int) -> None:
         self._shared.classes = count
 
+    def try_out(self) -> Tensor:
+        """The logits (1, classes) of a grey image of the usual size; raises what a pass raises."""
+        side = self.preprocess.crop or self.preprocess.resize or 224
+        grey = torch.full((1, self.preprocess.channels, side, side), 0.5, device=self.device)
+        return self.view().logits(grey)
+
     @property
     def sizes(self) -> tuple[int, int]:
         """Images a batch: (forward only, with gradients)."""
         return self._shared.batch, self._shared.gradient_batch
+
+    @property
+    def network(self) -> nn.Module:
+        """The network over normalised images, in the form that passes run; it is not yours to change."""
+        return self._net
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Pixels (N, C, H, W) in [0, 1] as the network takes them, in plain layout, on the device."""
+        return self.view()._normalised(self.view().encode(pixels), Form())
+
+    @property
+    def form(self) -> Form | None:
+        """What was done to the network for speed; None before its first pass, which settles it."""
+        return self._shared.form
 
     def on_batch(self, tick: Callable[[int], None] | None) -> None:
         """Have a function told of every batch of this network: how many images it held."""
@@ -216,6 +243,8 @@ class Classifier:
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _count(self, forward: int, backward: int = 0) -> None:
+        for part in self._copies:
+            forward, backward = forward * part.copies, backward * part.copies
         self.passes.forward += forward
         self.passes.backward += backward
         if self._shared.tick and not self.dry:
@@ -224,15 +253,12 @@ class Classifier:
     def _network(self, x: Tensor) -> Tensor:
         shape = tuple(x.shape[1:])
         try:
-            if self.space == "pixel":
-                x = (x.contiguous(memory_format=self._layout) - self._mean).div_(self._std)
-            else:  # a copy, since the network may work in place
-                x = x.clone(memory_format=self._layout)
-            if not self._shared.ready:
-                self._prepare(x[:1].detach())
+            if self._shared.form is None:  # once, on the first image it accepts, whose size is then known
+                self._shared.form = fast_form(self._net, self._normalised(x[:1].detach(), Form()))
+            x = self._normalised(x, self._shared.form)
             logits = first_output(self._net(x))
         except Exception as error:  # the network may be anybody's
-            raise self._explained(error, f"fails on an image of shape {shape}") from None
+            raise explained(error, self.name, f"fails on an image of shape {shape}") from None
         if logits.dim() != 2 or len(logits) != len(x) or logits.shape[1] == 0:
             raise AttrsensError(f"model {self.name} returns {tuple(logits.shape)} for {len(x)} images; logits are 2-D")
         if self.classes is not None and len(self.classes) != logits.shape[1]:
@@ -241,19 +267,14 @@ class Classifier:
             )
         return logits
 
-    def _prepare(self, example: Tensor) -> None:
-        """Fold and lay out the network, once, on the first image it accepts (whose size is then known)."""
-        with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            fold_batchnorm(self._net, example.clone())
-            self._net.to(memory_format=self._layout)
-        self._shared.ready = True
-
-    def _explained(self, error: Exception, what: str) -> Exception:
-        """Somebody else's exception as one line; running out of memory stays what it is."""
-        if isinstance(error, AttrsensError) or _is_memory(error):
-            return error
-        first = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        return InputError(f"model {self.name} {what}: {first}")
+    def _normalised(self, x: Tensor, form: Form) -> Tensor:
+        """The network's own input, a copy, since it may work in place."""
+        if self.space == "pixel":
+            x = x.contiguous(memory_format=form.layout)
+            return ((x.clamp(0, 1) if self.preprocess.clamp else x) - self._mean).div_(self._std)
+        if self.preprocess.clamp:
+            x = x.clamp(min=-self._mean / self._std, max=(1 - self._mean) / self._std)
+        return x.clone(memory_format=form.layout)
 
     def _exact(self) -> AbstractContextManager[object]:
         """fp32 that is fp32 on a GPU too: no TF32, no kernels that differ from run to run."""
@@ -281,7 +302,7 @@ class Classifier:
             try:
                 (gradient,) = torch.autograd.grad(score.sum(), x)
             except Exception as error:
-                raise self._explained(error, "fails on the way back") from None
+                raise explained(error, self.name, "fails on the way back") from None
         self._count(len(x), len(x))
         return (gradient.abs() if self.sign == "abs_sample" else gradient), score.detach()
 
@@ -299,8 +320,12 @@ class Classifier:
         try:
             return run(chunk)
         except Exception as error:
-            if not _is_memory(error):
+            if not is_memory(error):
                 raise
+        inner = next((part for part in self._copies if part.chunk > 1), None)
+        if len(chunk) == 1 and inner is not None:
+            inner.chunk = (inner.chunk + 1) // 2
+            return self._retry(run, chunk)
         if len(chunk) == 1:
             raise AttrsensError(f"model {self.name}: one image does not fit into the memory of {self.device}")
         if self.device.type == "cuda":
@@ -312,34 +337,3 @@ class Classifier:
         if isinstance(parts[0], Tensor):
             return torch.cat(parts)
         return tuple(torch.cat(same) for same in zip(*parts, strict=True))
-
-
-def _copy(module: nn.Module, name: str) -> nn.Module:
-    try:
-        return copy.deepcopy(module)
-    except Exception as error:  # old hooks and the like
-        first = (str(error).splitlines() or [""])[0]
-        raise AttrsensError(f"model {name} cannot be copied ({first}); hand it over with copy_module=False") from None
-
-
-def _is_memory(error: Exception) -> bool:
-    texts = ("not enough memory", "can't allocate memory", "out of memory")
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(t in str(error) for t in texts)
-
-
-def pick_device(name: str) -> torch.device:
-    """auto, cpu, cuda or cuda:INDEX as a device.
-
-    Raises:
-        AttrsensError: an unknown name, or no such GPU.
-    """
-    check_device(name)
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cpu":
-        return torch.device("cpu")
-    index = name.partition(":")[2]
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if int(index or 0) >= count:
-        raise AttrsensError(f"device {name}: this machine has {count or 'no'} CUDA devices; use --device cpu")
-    return torch.device(name)

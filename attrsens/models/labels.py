@@ -12,7 +12,7 @@ from pathlib import Path
 from attrsens.errors import AttrsensError, InputError
 from attrsens.images import read_bytes
 
-NAMED = ("imagenet", "cifar10")
+NAMED = ("imagenet", "cifar10", "mnist")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def find_class(word: str, count: int, names: tuple[str, ...], wnids: tuple[str, 
 
 
 def load_labels(name: str) -> Labels:
-    """A named set ("imagenet", "cifar10") or a text file with one class name a line.
+    """A named set ("imagenet", "cifar10", "mnist") or a text file with one class name a line.
 
     Raises:
         AttrsensError: no such file, or nothing in it.

@@ -7,8 +7,6 @@ import re
 from functools import cache
 from pathlib import Path
 
-from attrsens.errors import AttrsensError
-
 
 @cache
 def torchvision_names() -> tuple[str, ...]:
@@ -22,11 +20,13 @@ def torchvision_names() -> tuple[str, ...]:
     return tuple(sorted(given or function for given, function in found))
 
 
-def check_device(name: str) -> None:
-    """Raise unless the name is that of a device, present or not.
-
-    Raises:
-        AttrsensError: lists what a device can be called.
-    """
-    if not re.fullmatch("auto|cpu|cuda(:[0-9]{1,4})?", name):
-        raise AttrsensError(f"unknown device {name!r}; devices: auto, cpu, cuda, cuda:INDEX")
+@cache
+def timm_names() -> tuple[str, ...]:
+    """timm's architectures, read from its source text likewise."""
+    spec = importlib.util.find_spec("timm")
+    if spec is None or not spec.submodule_search_locations:
+        return ()
+    pattern = re.compile(r"^@register_model\n(?:@.*\n)*def (\w+)", re.M)
+    folder = Path(spec.submodule_search_locations[0]) / "models"
+    texts = (path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py")))
+    return tuple(sorted({name for text in texts for name in pattern.findall(text)}))

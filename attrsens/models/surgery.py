@@ -1,112 +1,74 @@
-"""Changes to a network that leave its function as it is: BatchNorm folded into the convolution before it."""
+"""Other rules in place of a network's ReLUs, for as long as a `with` lasts; no module is touched."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
-
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-Pair = tuple[nn.Module, nn.Module]
-
-
-def fold_batchnorm(net: nn.Module, example: Tensor) -> int:
-    """Fold every BatchNorm that directly follows a convolution, in place; returns how many were folded.
-
-    A network that declares `batchnorm_pairs()` is taken at its word. Any other is traced on `example`, and if its
-    logits then differ by more than 1e-4 of their range everything is put back and 0 is returned.
-    """
-    declared = getattr(net, "batchnorm_pairs", None)
-    if callable(declared):
-        return len(_fold(net, list(declared())))
-    pairs, before = _trace(net, example)
-    undo = _fold(net, pairs)
-    if not undo:
-        return 0
-    with torch.no_grad():
-        after = first_output(net(example))
-    tolerance = 1e-4 * max(1.0, float(before.max() - before.min()))
-    if bool(torch.isfinite(after).all()) and float((after - before).abs().max()) <= tolerance:
-        return len(undo)
-    for conv, weight, bias, places in undo:
-        conv.weight, conv.bias = weight, bias
-        for parent, name, norm in places:
-            setattr(parent, name, norm)
-    return 0
-
-
-def _trace(net: nn.Module, example: Tensor) -> tuple[list[Pair], Tensor]:
-    """Pairs (convolution, norm) where the norm's input is the very tensor the convolution returned, each run once."""
-    made: dict[int, tuple[nn.Module, Tensor]] = {}
-    calls: dict[nn.Module, int] = {}
-    found: list[Pair] = []
-
-    def after_conv(module: nn.Module, _: Any, output: Tensor) -> None:
-        calls[module] = calls.get(module, 0) + 1
-        made[id(output)] = (module, output)  # kept, so that the id is not used again
-
-    def before_norm(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        calls[module] = calls.get(module, 0) + 1
-        if inputs and id(inputs[0]) in made:
-            found.append((made[id(inputs[0])][0], module))
-
-    handles = []
-    for module in net.modules():
-        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and _plain(module):
-            handles.append(module.register_forward_hook(after_conv))
-        elif _foldable(module):
-            handles.append(module.register_forward_pre_hook(before_norm))
-    try:
-        with torch.no_grad():
-            before = first_output(net(example))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return [(c, n) for c, n in found if calls[c] == calls[n] == 1], before
-
-
-def _plain(conv: nn.Module) -> bool:
-    """Whether the weight is a parameter of its own, and no hook or parametrisation makes it anew."""
-    made = bool(conv._forward_pre_hooks) or hasattr(conv, "parametrizations")
-    return not made and isinstance(conv._parameters.get("weight"), nn.Parameter)
-
-
-def _foldable(module: nn.Module) -> bool:
-    return isinstance(module, _NORMS) and bool(module.track_running_stats) and module.running_mean is not None
-
-
-def _rest(norm: nn.Module) -> nn.Module:
-    """What stays of a norm once its affine map is gone: timm's norms carry their activation."""
-    parts = [getattr(norm, name) for name in ("drop", "act") if isinstance(getattr(norm, name, None), nn.Module)]
-    return nn.Sequential(*parts) if parts else nn.Identity()
-
-
-def _fold(net: nn.Module, pairs: list[Pair]) -> list[tuple[Any, Any, Any, list[tuple[nn.Module, str, nn.Module]]]]:
-    undo = []
-    homes: dict[nn.Module, list[tuple[nn.Module, str]]] = {}
-    for parent in net.modules():
-        for name, child in parent.named_children():
-            homes.setdefault(child, []).append((parent, name))
-    for conv, norm in cast(list[tuple[Any, Any]], pairs):
-        weight, bias = conv.weight, conv.bias
-        mean, var = norm.running_mean, norm.running_var
-        gain = 1 / torch.sqrt(var.double() + norm.eps)
-        if norm.weight is not None:
-            gain = gain * norm.weight.double()
-        shift = (0 if bias is None else bias.double()) - mean.double()
-        shift = shift * gain + (0 if norm.bias is None else norm.bias.double())
-        shaped = gain.reshape(-1, *[1] * (weight.dim() - 1))
-        conv.weight = nn.Parameter(weight.detach() * shaped.to(weight.dtype), requires_grad=False)
-        conv.bias = nn.Parameter(shift.detach().to(weight.dtype), requires_grad=False)
-        places = [(parent, name, norm) for parent, name in homes[norm]]
-        rest = _rest(norm)
-        for parent, name, _ in places:
-            setattr(parent, name, rest)
-        undo.append((conv, weight, bias, places))
-    return undo
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 
 def first_output(output: Any) -> Tensor:
     """The logits in what a network returns: some return (logits, something)."""
     return cast(Tensor, output[0] if isinstance(output, (tuple, list)) else output)
+
+
+Rule = Callable[[Tensor], Tensor]
+_IN_PLACE = {torch.relu_, torch.Tensor.relu_, F.hardtanh_, torch.clamp_, torch.Tensor.clamp_, torch.Tensor.clamp_min_}
+_RELU = {F.relu, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_}
+_HARDTANH = {F.hardtanh, F.hardtanh_}
+_CLAMP = {torch.clamp, torch.clamp_, torch.Tensor.clamp, torch.Tensor.clamp_, torch.clip, torch.Tensor.clip}
+_CLAMP_MIN = {torch.clamp_min, torch.Tensor.clamp_min, torch.Tensor.clamp_min_}
+
+
+def rectifier(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[float, float, bool] | None:
+    """(low, high, in place) when a torch function call cuts its input at `low` = 0, as ReLU (`high` infinite) and
+    ReLU6 do; None for every other call. Covers functional, method, clamp and hardtanh spellings."""
+    inf = float("inf")
+    place = func in _IN_PLACE or bool(kwargs.get("inplace", False))
+    if func in _RELU:
+        return 0.0, inf, place or (func is F.relu and len(args) > 1 and bool(args[1]))
+    if func is F.relu6:
+        return 0.0, 6.0, place or (len(args) > 1 and bool(args[1]))
+    if func in _HARDTANH:
+        low, high = kwargs.get("min_val", args[1] if len(args) > 1 else -1.0), None
+        high = kwargs.get("max_val", args[2] if len(args) > 2 else 1.0)
+        return (0.0, float(high), place or (len(args) > 3 and bool(args[3]))) if low == 0 else None
+    if func in _CLAMP:
+        low, high = kwargs.get("min", args[1] if len(args) > 1 else None), kwargs.get("max")
+        high = args[2] if len(args) > 2 else high
+        if isinstance(low, (int, float)) and low == 0 and (high is None or isinstance(high, (int, float))):
+            return 0.0, inf if high is None else float(high), place
+        return None
+    if func in _CLAMP_MIN:
+        low = kwargs.get("min", args[1] if len(args) > 1 else None)
+        return (0.0, inf, place) if isinstance(low, (int, float)) and low == 0 else None
+    return None
+
+
+class relu_as(TorchFunctionMode):
+    """While active, every ReLU is `rule`, and every ReLU6 is rule(x) - rule(x - 6); no module is touched.
+
+    Attributes:
+        count: how many were answered.
+    """
+
+    def __init__(self, rule: Rule) -> None:
+        super().__init__()
+        self.rule, self.count = rule, 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        cut = rectifier(func, args, kwargs)
+        if cut is None:
+            return func(*args, **kwargs)
+        self.count += 1
+        _, high, in_place = cut
+        given = args[0] if args else kwargs["input"]
+        # what works in place may be read again by others, so it is changed; the rule may need the values it saw
+        x = given.clone() if in_place and torch.is_grad_enabled() else given
+        y = self.rule(x) if high == float("inf") else self.rule(x) - self.rule(x - high)
+        return given.copy_(y) if in_place else y

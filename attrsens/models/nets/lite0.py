@@ -7,11 +7,17 @@ architecture's state dict, so weights of either naming load by position.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from attrsens.images import Preprocess
+from attrsens.models.nets import net
+
+LITE0 = Preprocess(256, 224, "bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 # (blocks, kernel, stride of the first, expansion, output channels) of each stage
 STAGES = (
@@ -85,3 +91,23 @@ class Lite0(nn.Module):
         for module in self.modules():
             if isinstance(module, ConvNorm):
                 yield module.conv, module.bn
+
+
+def in_order(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
+    """Weights in this architecture's names; where they have others they are taken by position."""
+    tensors = [tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")]
+    with torch.device("meta"):
+        names = [name for name in Lite0().state_dict() if not name.endswith("num_batches_tracked")]
+    if set(names) <= set(state):
+        tensors = [state[name] for name in names]
+        extra = [(name, state[name]) for name in state if name not in names and not name.endswith("tracked")]
+    else:
+        extra = [(f"tensor {i}", tensor) for i, tensor in enumerate(tensors) if i >= len(names)]
+    # laid out anew: the file holds one matrix transposed, which changes the last bit of its product
+    return OrderedDict([(name, t.contiguous()) for name, t in zip(names, tensors, strict=False)] + extra)
+
+
+@net("lite0", preprocess=LITE0, labels="imagenet", classes=1000, adapt=in_order)
+def lite0(name: str, classes: int) -> nn.Module:
+    """EfficientNet-Lite0 for ImageNet, 224 px."""
+    return Lite0(classes)
