@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from attrsens.engine.doctor import doctor as doctor
     from attrsens.engine.report import Report as Report
     from attrsens.engine.verbs import explain as explain
     from attrsens.errors import AttrsensError as AttrsensError
@@ -30,6 +31,7 @@ _HOME = {
     "METHODS": "spec",
     "Report": "engine.report",
     "Writer": "render",
+    "doctor": "engine.doctor",
     "explain": "engine.verbs",
     "load": "models.zoo",
 }

@@ -12,16 +12,27 @@ from attrsens.errors import unknown
 
 @dataclass(frozen=True)
 class Sample:
-    """A packaged picture: `top1` is what lite0 says of it, with its probability."""
+    """A packaged picture.
+
+    Attributes:
+        right: ImageNet classes that a person would let pass for what it shows; none where no class is plainly right.
+        top1, probability, index: what lite0 says of it.
+    """
 
     name: str
     file: str
     what: str
     source: str
     licence: str
+    right: tuple[int, ...]
     top1: str
     probability: float
     index: int
+
+    @property
+    def photo(self) -> bool:
+        """Whether it was taken with a camera."""
+        return not self.source.startswith("generated")
 
     @property
     def path(self) -> Path:
@@ -46,6 +57,7 @@ def samples() -> dict[str, Sample]:
             r["what"],
             r["source"],
             r["licence"],
+            tuple(int(c) for c in r["right"].split()),
             r["lite0_top1"],
             float(r["lite0_probability"]),
             int(r["lite0_index"]),

@@ -1081,7 +1081,7 @@ def probe(*calls: list[str], cwd: Path) -> list[list]:
 
 def test_help_lists_and_usage_errors_import_no_torch(workplace):
     fine = [
-        *(["--help"], ["--version"], ["explain", "--help"], ["list", "--help"], ["cache", "--help"]),
+        *(["--help"], ["--version"], ["explain", "--help"], ["list", "--help"], ["doctor", "--help"]),
         *(["list", "methods"], ["list", "models"], ["list", "samples"], ["list", "models", "--json", "-"]),
         *(["list", "methods", "--json", "-"], ["cache", "ls"], ["cache", "verify"], ["cache", "clear"]),
     ]
@@ -1093,8 +1093,10 @@ def test_help_lists_and_usage_errors_import_no_torch(workplace):
         *(["--json", "no/such/x.json"], ["--method", "ig:baseline=image,baseline_image=none.png"]),
     ]
     empty = [["folder"], ["*.gif"]]
-    calls = [*fine, *(["explain", *c] for c in wrong), *(["explain", *c] for c in empty)]
-    expected = [0] * len(fine) + [2] * len(wrong) + [5] * len(empty)
+    doctor = [["resnet5O"], ["timm/resnet5O"], ["robust/resnet50-l2-eps7"], ["lite0+soft"], ["lite0", "--sha256", "a"]]
+    calls = [*fine, *(["explain", *c] for c in wrong), *(["doctor", *c] for c in doctor)]
+    calls += [["explain", *c] for c in empty]
+    expected = [0] * len(fine) + [2] * (len(wrong) + len(doctor)) + [5] * len(empty)
     found = probe(*calls, cwd=workplace)
     assert [(call, code) for call, code, _, _ in found] == list(zip(calls, expected, strict=True))
     assert [call for call, _, loaded, _ in found if loaded] == []
@@ -1147,6 +1149,7 @@ def complete(words: str, count: int) -> tuple[list[str], bool]:
         ("attrsens explain --method s", 3, {"sg", "sp"}),
         ("attrsens explain --method ", 3, {"gi", "grad", "ig", "sg", "sp"}),
         ("attrsens explain --model resnet1", 3, {"resnet18", "resnet101", "resnet152"}),
+        ("attrsens explain --model robust/densenet", 3, {"robust/densenet-l2-eps0", "robust/densenet-l2-eps3"}),
         ("attrsens list m", 2, {"methods", "models"}),
         ("attrsens ex", 1, {"explain"}),
         ("attrsens explain --patch", 2, {"--patch-size"}),

@@ -74,8 +74,9 @@ class TestEveryMethod:
 
     def test_batch_size_changes_nothing_beyond_float_tolerance(self, name: str, x) -> None:
         maps = [run(METHODS[name], small(batch=b), x) for b in (1, 7, 16)]
+        ulps = 2e-7  # a fall is the difference of two scores near 1, however small it is itself
         for other in maps[1:]:
-            torch.testing.assert_close(other, maps[0], rtol=1e-5, atol=1e-6 * float(maps[0].abs().max()))
+            torch.testing.assert_close(other, maps[0], rtol=1e-5, atol=1e-6 * float(maps[0].abs().max()) + ulps)
 
     def test_input_and_network_stay_as_they_were(self, name: str, x) -> None:
         net = SmallNet("inplace")

@@ -34,6 +34,18 @@ def samples_table() -> str:
     return "\n".join(lines)
 
 
+def doctor_text() -> str:
+    """What `attrsens doctor` prints of the default model, without its file's place, as a code block."""
+    from attrsens.cli import doctor
+    from attrsens.engine.doctor import doctor as examine
+
+    lines: list[str] = []
+    found = examine("lite0", device="cpu")
+    found.model.source = None
+    doctor.show(found, lines.append)
+    return "```\n" + "\n".join(line[:160] for line in lines) + "\n```"
+
+
 def help_text(*command: str) -> str:
     """What `attrsens COMMAND --help` prints, 100 columns wide, as a code block."""
     command = command or ("explain",)

@@ -19,9 +19,12 @@ from attrsens.images import Preprocess
 from attrsens.spec import METHODS
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from attrsens.models.classifier import Classifier
 
 CALIBRATION = 2.0  # seconds at most
+FLOOR_BATCHES = (4, 8, 16)
 
 
 @dataclass
@@ -134,7 +137,7 @@ def plan(request: Request, store: Store | None) -> Plan:
 
 
 def throughput(classifier: Classifier, budget: float) -> tuple[float, float]:
-    """(images a second forward, images a second forward and back) over random images, within the budget of seconds."""
+    """(passes a second forward, and forward and back) over random images, within the budget of seconds."""
     import torch
 
     steps: Preprocess = classifier.preprocess
@@ -153,7 +156,7 @@ def throughput(classifier: Classifier, budget: float) -> tuple[float, float]:
             now = time.perf_counter()
             best = min(best, now - begin)
             if now + (now - begin) > until:
-                return count / best
+                return count * classifier.copies / best
 
     view.logits(batch[:1])  # folding and first-use costs
     began = time.perf_counter()
@@ -169,6 +172,41 @@ def throughput(classifier: Classifier, budget: float) -> tuple[float, float]:
     except AttrsensError:
         both = forward / 3
     return forward, both
+
+
+def floor(fast: Classifier, pixels: Tensor, budget: float, back: bool) -> dict[str, float]:
+    """Passes a second, forward and (if there is a way back) with gradient, of the bare network in its form: the best
+    over the batches."""
+    import torch
+
+    from attrsens.models.surgery import first_output
+
+    form, best = fast.form, dict.fromkeys(("forward", "gradient") if back else ("forward",), 0.0)
+    assert form is not None
+
+    def forward(x: Tensor) -> None:
+        with torch.inference_mode():
+            fast.network(x)
+
+    def gradient(x: Tensor) -> None:
+        given = x.detach().requires_grad_()
+        torch.autograd.grad(first_output(fast.network(given))[:, 0].sum(), given)
+
+    runs = {"forward": forward, "gradient": gradient}
+    for kind in best:
+        for size in FLOOR_BATCHES if fast.copies == 1 else (1,):
+            repeats = -(-size // len(pixels))
+            x = fast.normalised(pixels.repeat(repeats, 1, 1, 1)[:size]).contiguous(memory_format=form.layout)
+            until = time.perf_counter() + budget / 2 / len(FLOOR_BATCHES)
+            while True:
+                begin = time.perf_counter()
+                runs[kind](x)
+                _wait(fast)
+                now = time.perf_counter()
+                best[kind] = max(best[kind], size * fast.copies / (now - begin))
+                if now + (now - begin) > until:
+                    break
+    return best
 
 
 def peak_memory(classifiers: object = ()) -> float | None:

@@ -91,7 +91,7 @@ def prepare(
     for entry in models:
         if isinstance(entry, str):
             zoo.check_name(entry, arch)
-    if arch and not any(isinstance(entry, str) and zoo.is_file(entry) for entry in models):
+    if arch and not any(isinstance(entry, str) and zoo.is_file(zoo.split(entry)[0]) for entry in models):
         raise AttrsensError(f"arch {arch}: only a model from a file has use for it; --model FILE --arch {arch}")
     if sha256 is not None:
         zoo.check_sha256(sha256)
@@ -129,7 +129,7 @@ def prepare(
         "images": [printable(str(g)) if isinstance(g, (str, Path)) else "array" for g in given],
         "method": [c.expression for c in calls],
         "model": [c.name for c in classifiers],
-        "models": [{"name": c.name, "id": c.id, "preprocess": c.preprocess.describe()} for c in classifiers],
+        "models": [_resolved(c) for c in classifiers],
         "target": targets,
         "labels": labels,
         "only_correct": only_correct,
@@ -246,6 +246,13 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
     if stopped:
         raise Interrupted(report)
     return report
+
+
+def _resolved(classifier: Classifier) -> dict[str, Any]:
+    """What a model turned out to be."""
+    c = classifier
+    facts = {"architecture": c.architecture, "layout": c.layout, "preprocess": c.preprocess.describe()}
+    return {"name": c.name, "id": c.id, **facts}
 
 
 def _texts(value: Any) -> list[str]:

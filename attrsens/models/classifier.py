@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -104,7 +105,7 @@ class Classifier:
         self._copies: list[Any] = [m for m in self._net.modules() if hasattr(m, "copies") and hasattr(m, "chunk")]
         for part in self._copies:
             part.chunk = sizes[1]
-            sizes = tuple(max(1, size // part.copies) for size in sizes)
+        sizes = (max(1, sizes[0] // self.copies), max(1, sizes[1] // self.copies))
         self._shared = _Shared(*sizes, form=None if fold and convs else Form())
         shape = (-1, 1, 1)
         self._mean = torch.tensor(self.preprocess.mean, device=self.device).reshape(shape)
@@ -171,6 +172,11 @@ class Classifier:
     def sizes(self) -> tuple[int, int]:
         """Images a batch: (forward only, with gradients)."""
         return self._shared.batch, self._shared.gradient_batch
+
+    @property
+    def copies(self) -> int:
+        """How often the network runs for one image: more than once where a wrapper averages over noise."""
+        return math.prod(part.copies for part in self._copies)
 
     @property
     def network(self) -> nn.Module:
@@ -243,10 +249,8 @@ class Classifier:
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _count(self, forward: int, backward: int = 0) -> None:
-        for part in self._copies:
-            forward, backward = forward * part.copies, backward * part.copies
-        self.passes.forward += forward
-        self.passes.backward += backward
+        self.passes.forward += forward * self.copies
+        self.passes.backward += backward * self.copies
         if self._shared.tick and not self.dry:
             self._shared.tick(forward)
 

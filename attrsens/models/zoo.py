@@ -186,14 +186,15 @@ def load(
     found = _find(base, arch, offline, keep)
     if sha256 is not None and found.sha256 != sha256.lower():
         raise AttrsensError(f"model {base}: its sha256 is {found.sha256}, not the {sha256} that was asked for")
-    name = "+".join([Path(base).stem if is_file(base) else base, *wrappers])
+    name = Path(base).stem if is_file(base) else base
     labels = load_labels(classes) if classes else found.labels
     steps = found.preprocess.updated(preprocess) if preprocess else found.preprocess
     module, architecture = found.module, found.architecture
     for expression in wrappers:
         spec, parameters = MODEL_WRAPPERS.parse(expression)
         module = spec.function(module, steps, **parameters)
-        architecture += f"\n{write_expression(spec.name, parameters)} version {spec.version}"
+        name += f"+{write_expression(spec.name, parameters)}"
+        architecture += f"\n{spec.name} version {spec.version} {parameters}"
     classifier = Classifier(
         module,
         **asdict(steps),

@@ -1,0 +1,246 @@
+"""Can this model be explained, by which methods, and why not: everything that is known before a map is trusted."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attrsens.engine.cell import parse_call
+from attrsens.engine.diagnosis import Diagnosis, FormInfo, Loaded, Speed, Verdict
+from attrsens.engine.noise import noise_floor
+from attrsens.engine.plan import cost, floor, throughput
+from attrsens.engine.sanity import sanity
+from attrsens.errors import AttrsensError
+from attrsens.images import decode
+from attrsens.models import zoo
+from attrsens.samples import Sample, samples
+from attrsens.spec import METHODS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from attrsens.models.census import Facts
+    from attrsens.models.classifier import Classifier
+
+SIDE = 224  # of the pictures, for a model without a crop
+FEW = 4  # pictures for gradients and the noise floor
+SPEED = 3.0  # seconds to measure throughput in, and again for its floor
+COUPLED = 1e-3  # change of the logits by others in the batch, as a fraction of their range, that is no rounding
+
+
+def doctor(
+    model: str | Classifier = "lite0",
+    *,
+    arch: str | None = None,
+    preprocess: str | None = None,
+    classes: str | None = None,
+    sha256: str | None = None,
+    device: str = "auto",
+    offline: bool = False,
+    cache: bool = True,
+    cache_dir: str | Path | None = None,
+    step: Callable[[str], None] = lambda what: None,
+) -> Diagnosis:
+    """Examine a model: what was loaded, whether it is fed what it was trained on, whether it is repeatable and free of
+    batch effects, its activations, gradients, folding, speed, noise floor, and what each method can do with it.
+
+    Args:
+        model: a name, a file, or a `Classifier` that was made with fold=False.
+        arch, preprocess, classes, sha256, device, offline, cache, cache_dir: as for `attrsens.load`.
+        step: told what is examined next.
+
+    Raises:
+        AttrsensError: the model cannot be loaded.
+    """
+    if isinstance(model, str):
+        f = zoo.load(
+            model, arch=arch, preprocess=preprocess, classes=classes, sha256=sha256, device=device, fold=False,
+            offline=offline, cache=cache, cache_dir=cache_dir,
+        )  # fmt: skip
+    elif model.fold:
+        raise AttrsensError("doctor needs a classifier that was made with fold=False")
+    else:
+        f = model
+    return _Examination(f, step).run()
+
+
+class _Examination:
+    """One examination: the classifier, its pictures, and the diagnosis as it grows."""
+
+    def __init__(self, f: Classifier, step: Callable[[str], None]) -> None:
+        self.f, self.step = f, step
+        self.pixels, self.shown = pictures(f)
+        self.few = self.pixels[: max(1, FEW // f.copies)]  # photographs come first
+        self.out = Diagnosis(1, _loaded(f))
+
+    def run(self) -> Diagnosis:
+        f, out = self.f, self.out
+        if f.preprocess.crop is None:
+            out.notes.append(
+                f"no crop is set: examined on pictures of {SIDE} x {SIDE}; --preprocess resize=...,crop=..."
+            )
+        self.step("one pass")
+        try:
+            logits = f.view().logits(self.pixels[:1])
+        except AttrsensError as error:
+            out.problems.append(str(error))
+            out.methods = [Verdict(name, False, "one pass over a picture fails", None, None, None) for name in METHODS]
+            return out
+        out.model.classes = logits.shape[1]
+        self.step("activations")
+        self._census()
+        self.step("gradients")
+        self._gradients()
+        self.step("what it was trained on")
+        out.sanity = sanity(f, self.pixels, self.shown)
+        out.problems += out.sanity.suspicions
+        out.notes += [f"not checked: {what}" for what in out.sanity.unchecked]
+        self.step("folding and speed")
+        fast = in_form(f)
+        self._form(fast)
+        self._speed(fast)
+        self.step("noise floor")
+        if out.gradients and out.gradients.state == "ok":
+            out.noise_floor = noise_floor(f, self.few)
+        self._verdicts()
+        return out
+
+    def _census(self) -> None:
+        from attrsens.models.census import batch_difference, take_census
+
+        f, out = self.f, self.out
+        census = out.census = take_census(f.network, f.normalised(self.few[:1]))
+        if census.training:
+            out.problems.append(
+                f"{len(census.training)} modules stay in training mode: {', '.join(census.training[:3])}"
+            )
+        if census.output != "tensor":
+            out.notes.append(f"it returns a {census.output}; the first is taken for the logits")
+        if census.others:
+            kinds = ", ".join(f"{n} {name}" for name, n in census.others.items())
+            also = "besides its ReLUs it calls" if census.relus else "it calls no ReLU but"
+            out.notes.append(f"{also} {kinds}, which softplus and ReLU rules leave as they are")
+        out.batch_difference, out.repeatable = batch_difference(f, self.few if len(self.few) > 1 else self.pixels[:2])
+        if not out.repeatable:
+            out.problems.append("the same batch gives other logits the second time: something in it draws at random")
+        elif out.batch_difference > COUPLED:
+            out.problems.append(
+                f"an image's logits change by {out.batch_difference:.1e} of their range with others in its batch: maps "
+                "would depend on the batch"
+            )
+
+    def _gradients(self) -> None:
+        from attrsens.models.census import look_at_gradients
+
+        found = self.out.gradients = look_at_gradients(self.f, self.few)
+        words = {
+            "none": "its logits have no gradient path to the input",
+            "zero": "its gradient is zero everywhere on a picture",
+            "not finite": "its gradient is not finite on a picture",
+            "failed": found.message,
+        }
+        if found.state != "ok":
+            self.out.problems.append(words[found.state])
+        elif found.saturated:
+            self.out.notes.append(
+                "the top class's probability is saturated on a picture: gradients of it are zero; use output=logit"
+            )
+
+    def _form(self, fast: Classifier) -> None:
+        try:
+            fast.view().logits(self.pixels[:1])
+        except AttrsensError as error:
+            self.out.problems.append(f"folded: {error}; use --no-fold")
+            return
+        form = fast.form
+        assert form is not None
+        self.out.form = FormInfo(form.folding.folded, form.folding.left, form.layout_name, form.note)
+        if form.folding.left:
+            reasons = ", ".join(dict.fromkeys(form.folding.left.values()))
+            self.out.notes.append(f"{len(form.folding.left)} BatchNorms stay unfolded: {reasons}")
+        if form.note:
+            self.out.notes.append(f"it runs in plain memory order: {form.note}")
+
+    def _speed(self, fast: Classifier) -> None:
+        out = self.out
+        if out.form is None:
+            return
+        back = out.gradients is not None and out.gradients.state not in ("none", "failed")
+        forward, gradient = throughput(fast, SPEED)
+        best = floor(fast, self.pixels, SPEED, back)
+        out.speed = Speed(forward, None, max(forward, best["forward"]), None)
+        if back:
+            out.speed.gradient, out.speed.floor_gradient = gradient, max(gradient, best["gradient"])
+
+    def _verdicts(self) -> None:
+        from attrsens.models.census import Facts
+
+        out = self.out
+        assert out.census is not None
+        assert out.gradients is not None
+        facts = Facts(out.census, out.gradients, self.f.network)
+        side = self.pixels.shape[-2:]
+        out.methods = [self._verdict(name, facts, (side[0], side[1])) for name in METHODS]
+
+    def _verdict(self, name: str, facts: Facts, side: tuple[int, int]) -> Verdict:
+        call, traits = parse_call(name), METHODS[name].traits
+        reason = unfit(name, facts)
+        try:
+            passes = cost(self.f, call, side)
+        except AttrsensError as error:
+            return Verdict(name, False, reason or str(error), None, None, None)
+        if reason:
+            return Verdict(name, False, reason, passes.forward, passes.backward, None)
+        speed, seconds = self.out.speed, None
+        if speed:
+            seconds = (passes.forward - passes.backward) / speed.forward
+            seconds += passes.backward / speed.gradient if speed.gradient else 0.0
+        if traits["gradient"] and facts.gradients.saturated and call.parameters["output"] == "prob":
+            reason = "where the probability is saturated its map is zero; output=logit is not"
+        return Verdict(name, True, reason, passes.forward, passes.backward, seconds)
+
+
+def unfit(name: str, facts: Facts) -> str | None:
+    """Why a method cannot explain the network, or None: gradients that it needs, then what its trait `unfit` says."""
+    traits = METHODS[name].traits
+    if traits["gradient"] and facts.gradients.state != "ok":
+        return {
+            "none": "no gradient path from the logits to the input",
+            "zero": "its map would be zero: every gradient is",
+            "not finite": "gradients are not finite",
+            "failed": f"the way back fails: {facts.gradients.message}",
+        }[facts.gradients.state]
+    own: Callable[[Facts], str | None] | None = traits.get("unfit")
+    return own(facts) if own else None
+
+
+def pictures(f: Classifier) -> tuple[Tensor, list[Sample]]:
+    """(pixels (N, C, H, W) of the packaged pictures whose classes are plain, as the classifier crops them; which)."""
+    import torch
+
+    steps = f.preprocess
+    if steps.crop is None:
+        steps = replace(steps, resize=steps.resize or SIDE, crop=steps.resize or SIDE)
+    shown = sorted((s for s in samples().values() if s.right), key=lambda s: not s.photo)
+    return torch.stack([torch.from_numpy(steps.apply(decode(s.path))) for s in shown]), shown
+
+
+def in_form(f: Classifier) -> Classifier:
+    """The same classifier in the form that passes run by default: a copy, folded and laid out."""
+    from attrsens.models.classifier import Classifier
+
+    return Classifier(
+        copy.deepcopy(f.network), **asdict(f.preprocess), classes=f.classes, name=f.name, id=f.id, device=str(f.device),
+        batch=f.asked_batch, copy_module=False,
+    )  # fmt: skip
+
+
+def _loaded(f: Classifier) -> Loaded:
+    count = sum(p.numel() for p in f.network.parameters())
+    return Loaded(
+        f.name, f.id, f.source, f.sha256, f.architecture, list(f.layout), count, f.preprocess.describe(),
+        len(f.classes) if f.classes else 0, f.classes,
+    )  # fmt: skip
