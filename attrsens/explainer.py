@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrsens.errors import InputError
 from attrsens.heatmaps import finish
@@ -14,7 +14,7 @@ from attrsens.spec import Spec, Value
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from attrsens.models.batches import Passes
+    from attrsens.models.batches import Images, Passes
     from attrsens.models.classifier import Classifier
 
 
@@ -27,6 +27,41 @@ class Raw:
     passes: Passes
 
 
+class Base:
+    """A method, or a wrapped method, as a wrapper sees it.
+
+    Calling it on an image (C, H, W) in the view's space gives its raw map. `many(images)` gives those of many images in
+    stacks, in order: in as few passes as the entry's trait `many` knows how to, else one image after the other.
+    """
+
+    def __init__(
+        self, spec: Spec, arguments: Mapping[str, Value], f: Classifier, target: int, inner: Base | None = None
+    ) -> None:
+        self.spec, self.arguments, self.f, self.target, self.inner = spec, arguments, f, target, inner
+        self.notes: dict[str, float | None] = {}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        before = (self.inner, self.f) if self.inner else (self.f,)
+        result: Any = self.spec.function(*before, x, self.target, **self.arguments)
+        heatmap, self.notes = result if isinstance(result, tuple) else (result, {})
+        found: Tensor = heatmap
+        return found
+
+    def many(self, images: Images) -> Iterator[Tensor]:
+        """Raw maps (b, C, H, W) or (b, H, W), batch by batch."""
+        import torch
+
+        from attrsens.models.batches import chunks
+
+        together = self.spec.traits.get("many")
+        if together:
+            before = (self.inner, self.f) if self.inner else (self.f,)
+            yield from together(*before, images, self.target, **self.arguments)
+        else:
+            for chunk in chunks(images, self.f.sizes[1]):
+                yield torch.stack([self(image) for image in chunk])
+
+
 @dataclass(frozen=True)
 class Explainer:
     """Calling it on pixels in [0, 1], (C, H, W), gives the heatmap.
@@ -36,6 +71,7 @@ class Explainer:
         image: hash that keys the random draws. It stays the same when the pixels are perturbed, so that a map and
             the map of a perturbed image share their draws.
         dry: count passes without running them.
+        wrappers: (spec, parameters) of each, innermost first.
     """
 
     classifier: Classifier
@@ -44,6 +80,7 @@ class Explainer:
     parameters: Mapping[str, Value] = field(default_factory=dict)
     image: str = ""
     dry: bool = False
+    wrappers: tuple[tuple[Spec, Mapping[str, Value]], ...] = ()
 
     def __call__(self, pixels: Tensor) -> Tensor:
         p = self.complete()
@@ -63,13 +100,16 @@ class Explainer:
             image=self.image,
             dry=self.dry,
         )
-        own = {hyper.name: p[hyper.name] for hyper in self.spec.own()}
-        result = self.spec.function(f, f.encode(pixels), self.target, **own)
-        heatmap, notes = result if isinstance(result, tuple) else (result, {})
+        base = Base(self.spec, {hyper.name: p[hyper.name] for hyper in self.spec.own()}, f, self.target)
+        first = base
+        for spec, parameters in self.wrappers:
+            base = Base(spec, spec.complete(parameters), f, self.target, base)
+        heatmap = base(f.encode(pixels))
         if heatmap.shape not in (pixels.shape, pixels.shape[-2:]):
             raise InputError(f"{self.spec.name} gave a map of shape {tuple(heatmap.shape)} for {tuple(pixels.shape)}")
         if not self.dry and not bool(heatmap.isfinite().all()):
             raise InputError(f"{self.spec.name} gave a map that is not finite")
+        notes = base.notes or (first.notes if len(self.wrappers) == 0 else {})
         finite = {k: v if v is not None and math.isfinite(v) else None for k, v in notes.items()}
         return Raw(heatmap, finite, f.passes)
 

@@ -11,6 +11,7 @@ import inspect
 import json
 import math
 import pkgutil
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -334,7 +335,13 @@ COMMON = (
 )
 
 METHODS = Registry("method", "attrsens.methods", COMMON, traits=("gradient", "cost"))
+WRAPPERS = Registry("wrapper", "attrsens.methods.wrappers", traits=("cost",))
 MODEL_WRAPPERS = Registry("model wrapper", "attrsens.models.wrappers")
+
+
+def split_expression(text: str) -> list[str]:
+    """The parts of `name...+wrapper...`; the plus sign of a number such as 1e+3 is no border."""
+    return re.split(r"\+(?=[A-Za-z_])", text)
 
 
 def write_expression(name: str, parameters: Mapping[str, Value]) -> str:

@@ -133,7 +133,7 @@ def _show(report: Report, out: Path, json: str | None, quiet: bool) -> None:
         t = record.target
         where = out / record.heatmap.png if record.heatmap.png else out / "report.json"
         label = t.label if t.label else "class"
-        console.out(f"{where}\t{record.method.name}\t{label} ({t.index})\t{t.probability:.3f}")
+        console.out(f"{where}\t{record.method.title}\t{label} ({t.index})\t{t.probability:.3f}")
     p = report.provenance
     console.note(
         f"{len(report.records)} maps, {p.cached_cells} from the cache, {p.passes_run.forward} forward and "

@@ -9,31 +9,45 @@ from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 
-from attrsens.errors import AttrsensError, unknown
+from attrsens.errors import AttrsensError
 from attrsens.images import read_bytes
-from attrsens.spec import METHODS, Hyper, Param, Registry, Value, canonical, write_expression
+from attrsens.spec import (
+    METHODS,
+    WRAPPERS,
+    Hyper,
+    Param,
+    Registry,
+    Value,
+    canonical,
+    split_expression,
+    write_expression,
+)
 
 
 @dataclass(frozen=True)
 class Call:
-    """A registered function with every parameter."""
+    """A registered function with every parameter, and the wrappers around it, innermost first."""
 
     kind: str
     name: str
     version: int
     parameters: Mapping[str, Value]
+    wrappers: tuple[Call, ...] = ()
 
     @property
     def expression(self) -> str:
-        """`name:parameter=value,...` with every parameter; parses back to the same call."""
-        return write_expression(self.name, self.parameters)
+        """`name:parameter=value,...+wrapper:...` with every parameter; parses back to the same call."""
+        own = write_expression(self.name, self.parameters)
+        return "+".join([own, *(w.expression for w in self.wrappers)])
 
     @cached_property
     def identity(self) -> dict[str, object]:
         """What the key is made of: a file stands for its content, not for its name."""
-        types = {h.name: h.type for h in METHODS[self.name].hypers}
+        registry = METHODS if self.kind == METHODS.kind else WRAPPERS
+        types = {h.name: h.type for h in registry[self.name].hypers}
         values = {k: _content(str(v)) if types[k] is Path and v else v for k, v in self.parameters.items()}
-        return {"kind": self.kind, "name": self.name, "version": self.version, "parameters": values}
+        data = {"kind": self.kind, "name": self.name, "version": self.version, "parameters": values}
+        return data | ({"wrappers": [w.identity for w in self.wrappers]} if self.wrappers else {})
 
     def raw(self) -> Call:
         """The call whose result is kept: `sign=abs` and `reduce` act on it afterwards, without any pass."""
@@ -73,7 +87,7 @@ class Cell:
 
 
 def parse_call(expression: str, flags: Mapping[str, object] = {}, registry: Registry = METHODS) -> Call:
-    """A call from `name[:parameter=value,...]`.
+    """A call from `name[:parameter=value,...][+wrapper[:parameter=value,...]]...`.
 
     Args:
         flags: values for parameters of this entry; what the expression says wins.
@@ -81,14 +95,14 @@ def parse_call(expression: str, flags: Mapping[str, object] = {}, registry: Regi
     Raises:
         AttrsensError: unknown name or parameter, or a value outside its range.
     """
-    head, *wrappers = expression.split("+")
-    if wrappers:
-        raise unknown("wrapper", wrappers[0].partition(":")[0], (), "no wrapper exists in this version")
+    head, *rest = split_expression(expression)
     spec, parameters = registry.parse(head, flags)
     name = spec.name
+    parsed = [WRAPPERS.parse(part) for part in rest]
+    wrappers = tuple(Call(WRAPPERS.kind, w.name, w.version, values) for w, values in parsed)
     if parameters.get("sign") == "abs_sample" and not spec.traits["gradient"]:
         raise AttrsensError(f"{name}: sign=abs_sample is for methods that average gradients; {name} takes none")
-    return Call(registry.kind, name, spec.version, parameters)
+    return Call(registry.kind, name, spec.version, parameters, wrappers)
 
 
 def parse_calls(expressions: list[str], flags: Mapping[str, object]) -> list[Call]:

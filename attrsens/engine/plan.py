@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 from attrsens.engine.cell import Call
 from attrsens.engine.inputs import class_of
 from attrsens.engine.report import PassInfo
-from attrsens.engine.run import Request, cell_of
+from attrsens.engine.run import Request, cell_of, explainer
 from attrsens.engine.store import Store
 from attrsens.errors import AttrsensError, InputError
-from attrsens.explainer import Explainer
 from attrsens.images import Preprocess
-from attrsens.spec import METHODS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +58,7 @@ def cost(classifier: Classifier, call: Call, shape: tuple[int, int]) -> PassInfo
 
     pixels = torch.zeros(classifier.preprocess.channels, *shape, device=classifier.device)
     pixels[..., 0, 0] = 1.0  # an image with a range
-    passes = Explainer(classifier, METHODS[call.name], 0, call.parameters, dry=True).raw(pixels).passes
+    passes = explainer(classifier, call, 0, dry=True).raw(pixels).passes
     return PassInfo(passes.forward, passes.backward)
 
 

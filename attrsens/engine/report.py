@@ -46,11 +46,26 @@ class TargetInfo:
 
 
 @dataclass
+class WrapperInfo:
+    name: str
+    version: int
+    parameters: dict[str, Value]
+
+
+@dataclass
 class MethodInfo:
+    """The method, its parameters, the expression that means exactly this call, and the wrappers, innermost first."""
+
     name: str
     version: int
     parameters: dict[str, Value]
     expression: str
+    wrappers: list[WrapperInfo] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """The names alone: `grad+smooth`."""
+        return "+".join([self.name, *(w.name for w in self.wrappers)])
 
 
 @dataclass

@@ -23,13 +23,14 @@ from attrsens.engine.report import (
     Record,
     Skipped,
     TargetInfo,
+    WrapperInfo,
 )
 from attrsens.engine.store import Store
 from attrsens.errors import AttrsensError, InputError
 from attrsens.explainer import Explainer
 from attrsens.heatmaps import Attribution, finish, flat, sketch
 from attrsens.images import Image
-from attrsens.spec import METHODS
+from attrsens.spec import METHODS, WRAPPERS
 
 if TYPE_CHECKING:
     from attrsens.models.classifier import Classifier
@@ -72,6 +73,12 @@ def cell_of(classifier: Classifier, image: str, target: int | None = None, *call
         device=classifier.device.type,
         torch=torch_version(),
     )
+
+
+def explainer(classifier: Classifier, call: Call, target: int, image: str = "", dry: bool = False) -> Explainer:
+    """A call bound to a classifier and a target."""
+    wrappers = tuple((WRAPPERS[w.name], w.parameters) for w in call.wrappers)
+    return Explainer(classifier, METHODS[call.name], target, call.parameters, image, dry, wrappers)
 
 
 def run(request: Request, store: Store | None, tally: Tally) -> Iterator[list[Result]]:
@@ -149,7 +156,7 @@ def _explain_one(
                 input=InputInfo(),
                 model=ModelInfo(classifier.name, classifier.id),
                 target=info,
-                method=MethodInfo(call.name, call.version, dict(p), call.expression),
+                method=MethodInfo(call.name, call.version, dict(p), call.expression, _wrappers(call)),
                 heatmap=describe(heatmap),
                 passes=passes,
                 notes=notes,
@@ -193,8 +200,7 @@ def _compute(
     if entry:
         tally.cached_cells += 1
         return entry.arrays["map"], entry.data["notes"], PassInfo(**entry.data["passes"])
-    explainer = Explainer(classifier, METHODS[call.name], target, call.parameters, image.sha256)
-    result = explainer.raw(torch.from_numpy(pixels))
+    result = explainer(classifier, call, target, image.sha256).raw(torch.from_numpy(pixels))
     raw = result.map.detach().float().cpu().contiguous().numpy()
     passes = PassInfo(result.passes.forward, result.passes.backward)
     tally.passes.forward += passes.forward
@@ -212,6 +218,10 @@ def _target_info(classifier: Classifier, logits: NDArray[np.float32], target: in
     probability = float(share[target] / share.sum())
     label = classifier.classes[target] if classifier.classes else None
     return TargetInfo(target, label, probability, int((logits > logits[target]).sum()) + 1, true)
+
+
+def _wrappers(call: Call) -> list[WrapperInfo]:
+    return [WrapperInfo(w.name, w.version, dict(w.parameters)) for w in call.wrappers]
 
 
 def describe(heatmap: NDArray[np.float32]) -> HeatmapInfo:

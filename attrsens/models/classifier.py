@@ -28,6 +28,9 @@ from attrsens.seeds import Stream
 CPU_BATCH, CPU_GRADIENT_BATCH, GPU_BATCH = 16, 8, 64
 
 
+Target = int | Sequence[int]
+
+
 @dataclass
 class _Shared:
     """What every view of a classifier has in common."""
@@ -187,6 +190,11 @@ class Classifier:
         """Pixels (N, C, H, W) in [0, 1] as the network takes them, in plain layout, on the device."""
         return self.view()._normalised(self.view().encode(pixels), Form())
 
+    def settle(self, image: Tensor) -> None:
+        """Bring the network into its form on an image (C, H, W), for what watches its passes; costs no counted pass."""
+        if self._shared.form is None and not self.dry:
+            self._shared.form = fast_form(self._net, self._normalised(image[None].detach(), Form()))
+
     @property
     def form(self) -> Form | None:
         """What was done to the network for speed; None before its first pass, which settles it."""
@@ -203,23 +211,28 @@ class Classifier:
         parts = [self._retry(self._forward_only, chunk) for chunk in chunks(images, self._shared.batch)]
         return torch.cat(parts)
 
-    def score(self, images: Images, target: int) -> Tensor:
-        """The target's logit or probability of every image, (N,). One forward pass an image."""
+    def score(self, images: Images, target: Target) -> Tensor:
+        """The target's logit or probability of every image, (N,); `target` may be one class an image. One forward pass
+        an image."""
         if self.dry:
             count, like = measure(images)
             self._count(count)
             return like.new_zeros(1).expand(count)
         return self._select(self.logits(images), target)
 
-    def gradients(self, images: Images, target: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """(gradients (b, C, H, W), scores (b,)) batch by batch, in order. One forward and one backward an image."""
+    def gradients(self, images: Images, target: Target) -> Iterator[tuple[Tensor, Tensor]]:
+        """(gradients (b, C, H, W), scores (b,)) batch by batch, in order; `target` may be one class an image. One
+        forward and one backward an image."""
         if self.dry:
             count, like = measure(images)
             self._count(count, count)
             yield torch.zeros_like(like).expand(count, *like.shape), like.new_zeros(1).expand(count)
             return
+        seen = 0
         for chunk in chunks(images, self._shared.gradient_batch):
-            yield self._retry(lambda part: self._gradient(part, target), chunk)
+            targets = torch.tensor([target] if isinstance(target, int) else target[seen : seen + len(chunk)])
+            seen += len(chunk)
+            yield self._retry(self._gradient, chunk, targets.expand(len(chunk)))
 
     def gradient(self, image: Tensor, target: int) -> Tensor:
         """Gradient of the target's score for one image, (C, H, W)."""
@@ -295,7 +308,7 @@ class Classifier:
         self._count(len(x))
         return logits
 
-    def _gradient(self, x: Tensor, target: int) -> tuple[Tensor, Tensor]:
+    def _gradient(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad(), self._exact():
             x = x.detach().requires_grad_()
             logits = self._network(x).float()
@@ -310,26 +323,30 @@ class Classifier:
         self._count(len(x), len(x))
         return (gradient.abs() if self.sign == "abs_sample" else gradient), score.detach()
 
-    def _select(self, logits: Tensor, target: int) -> Tensor:
-        if not 0 <= target < logits.shape[1]:
-            raise AttrsensError(f"class {target} is out of range: model {self.name} has {logits.shape[1]} classes")
-        return logits[:, target] if self.output == "logit" else torch.softmax(logits, 1)[:, target]
+    def _select(self, logits: Tensor, target: Target | Tensor) -> Tensor:
+        """One logit or probability an image."""
+        classes = torch.as_tensor(target, device=logits.device).expand(len(logits))
+        if bool(((classes < 0) | (classes >= logits.shape[1])).any()):
+            wrong = next(int(c) for c in classes if not 0 <= int(c) < logits.shape[1])
+            raise AttrsensError(f"class {wrong} is out of range: model {self.name} has {logits.shape[1]} classes")
+        values = logits if self.output == "logit" else torch.softmax(logits, 1)
+        return values.gather(1, classes[:, None])[:, 0]
 
     def _finite(self, logits: Tensor) -> None:
         if not bool(torch.isfinite(logits).all()):
             raise InputError(f"model {self.name} gives logits that are not finite")
 
-    def _retry(self, run: Callable[[Tensor], Any], chunk: Tensor) -> Any:
+    def _retry(self, run: Callable[..., Any], chunk: Tensor, *others: Tensor) -> Any:
         """Run a chunk; out of memory, halve the batch for good and run it in parts."""
         try:
-            return run(chunk)
+            return run(chunk, *others)
         except Exception as error:
             if not is_memory(error):
                 raise
         inner = next((part for part in self._copies if part.chunk > 1), None)
         if len(chunk) == 1 and inner is not None:
             inner.chunk = (inner.chunk + 1) // 2
-            return self._retry(run, chunk)
+            return self._retry(run, chunk, *others)
         if len(chunk) == 1:
             raise AttrsensError(f"model {self.name}: one image does not fit into the memory of {self.device}")
         if self.device.type == "cuda":
@@ -337,7 +354,8 @@ class Classifier:
         half = (len(chunk) + 1) // 2
         self._shared.batch = min(self._shared.batch, half)
         self._shared.gradient_batch = min(self._shared.gradient_batch, half)
-        parts = [self._retry(run, part) for part in torch.split(chunk, half)]
+        split = zip(*(torch.split(whole, half) for whole in (chunk, *others)), strict=True)
+        parts = [self._retry(run, *part) for part in split]
         if isinstance(parts[0], Tensor):
             return torch.cat(parts)
         return tuple(torch.cat(same) for same in zip(*parts, strict=True))

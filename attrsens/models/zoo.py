@@ -18,7 +18,7 @@ from attrsens.models.names import timm_names, torchvision_names
 from attrsens.models.nets import find_net
 from attrsens.models.robust import check_robust, robust_file, robust_names
 from attrsens.places import weights_folder
-from attrsens.spec import MODEL_WRAPPERS, write_expression
+from attrsens.spec import MODEL_WRAPPERS, split_expression, write_expression
 
 if TYPE_CHECKING:
     from torch import nn
@@ -235,7 +235,7 @@ def is_file(model: str) -> bool:
 
 def split(model: str) -> tuple[str, list[str]]:
     """(model without wrappers, wrapper expressions). A file whose name has a plus sign is itself."""
-    parts = re.split(r"\+(?=[A-Za-z_])", model)
+    parts = split_expression(model)
     for count in range(len(parts), 0, -1):
         base = "+".join(parts[:count])
         if count == 1 or (is_file(base) and Path(base).exists()):

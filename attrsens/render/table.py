@@ -19,7 +19,7 @@ def row(record: Record) -> dict[str, Any]:
     r = record
     values = (
         r.key, r.image.path, r.image.sha256, r.model.name, r.model.id, r.target.index, r.target.label,
-        r.target.probability, r.target.rank, r.target.true, r.method.name, r.method.expression, r.heatmap.min,
+        r.target.probability, r.target.rank, r.target.true, r.method.title, r.method.expression, r.heatmap.min,
         r.heatmap.max, r.heatmap.mean, r.passes.forward, r.passes.backward, r.heatmap.png, r.heatmap.npy,
     )  # fmt: skip
     return {name: "" if value is None else value for name, value in zip(COLUMNS, values, strict=True)}

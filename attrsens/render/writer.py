@@ -69,7 +69,7 @@ class Writer:
         """
         groups: dict[str, list[Result]] = {}
         for record, attribution in results:
-            groups.setdefault(record.method.name, []).append((record, attribution))
+            groups.setdefault(record.method.title, []).append((record, attribution))
         for group in groups.values():
             limit = colour_limit([flat(a.map) for _, a in group])
             for record, attribution in group:
@@ -147,7 +147,7 @@ def heatmap_name(record: Record) -> str:
     image = record.image.path.removeprefix("sample:").replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     stem, dot, suffix = image.rpartition(".")
     image = (stem + suffix[suffix.find("#") :] if "#" in suffix else stem) if dot and stem else image
-    parts = (re.sub(r"[^A-Za-z0-9_#-]+", "_", part)[:60] for part in (image, record.model.name, record.method.name))
+    parts = (re.sub(r"[^A-Za-z0-9_#-]+", "_", part)[:60] for part in (image, record.model.name, record.method.title))
     return f"{'.'.join(parts).replace('#', '-')}.{record.key[:8]}"
 
 

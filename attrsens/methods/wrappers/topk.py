@@ -1,0 +1,39 @@
+"""Set explanations: the k largest entries of a map, all alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from attrsens.spec import WRAPPERS, Param
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from attrsens.explainer import Base
+    from attrsens.models.classifier import Classifier
+
+
+@WRAPPERS("topk", version=1, cost="base")
+def topk(
+    base: Base,
+    f: Classifier,
+    x: Tensor,
+    target: int,
+    *,
+    k: Annotated[int, Param("entries of the raw map that are kept", min=1, scale="ratio", source="HSE 4.3")] = 13_000,
+    by: Annotated[str, Param("largest by value or by magnitude", choices=("signed", "abs"), source="methods 2.20")] = (
+        "signed"
+    ),
+) -> Tensor:
+    """1/k on the k largest entries of the raw map (channels apart), 0 elsewhere; ties by position.
+
+    HSE section 2; methods 2.20. A k of all entries or more gives a constant map. Costs what the base costs.
+    """
+    import torch
+
+    heatmap = base(x)
+    flat = (heatmap.abs() if by == "abs" else heatmap).flatten()
+    order = torch.argsort(flat, descending=True, stable=True)[:k]
+    out = torch.zeros_like(flat)
+    out[order] = 1 / min(k, len(flat))
+    return out.reshape(heatmap.shape)
