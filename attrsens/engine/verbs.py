@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +21,7 @@ from attrsens.engine.store import DEFAULT_LIMIT, Store
 from attrsens.errors import AttrsensError
 from attrsens.images import Preprocess
 from attrsens.models import zoo
-from attrsens.models.devices import check_device
+from attrsens.models.devices import check_batch, check_device
 from attrsens.models.labels import load_labels
 
 if TYPE_CHECKING:
@@ -107,8 +106,7 @@ def prepare(
             names.index(word)  # type: ignore[union-attr]
     if precision not in ("fp32", "bf16"):
         raise AttrsensError(f"precision must be fp32 or bf16; got {precision!r}")
-    if batch != "auto" and (not re.fullmatch("[0-9]{1,9}", str(batch)) or int(batch) < 1):
-        raise AttrsensError(f"batch must be auto or an integer of at least 1; got {batch!r}")
+    check_batch(batch)
     if limit is not None and limit < 1:
         raise AttrsensError(f"limit must be at least 1; got {limit}")
     given = list(images) if isinstance(images, (list, tuple)) else [images]

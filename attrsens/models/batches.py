@@ -9,6 +9,17 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+# On a CPU, the activations that a backward pass keeps outgrow the allocator's cache at 16 images (measured: 8 is up
+# to a quarter faster with gradients, 16 a little faster without).
+CPU_BATCH, CPU_GRADIENT_BATCH, GPU_BATCH = 16, 8, 64
+
+
+def batch_sizes(device: str, batch: int | str) -> tuple[int, int]:
+    """Images a batch: (forward only, with gradients)."""
+    if batch != "auto":
+        return int(batch), int(batch)
+    return (CPU_BATCH, CPU_GRADIENT_BATCH) if device == "cpu" else (GPU_BATCH, GPU_BATCH)
+
 
 @dataclass
 class Passes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -13,22 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attrsens.errors import AttrsensError, InputError
+from attrsens.errors import AttrsensError
 from attrsens.images import Preprocess
-from attrsens.models.batches import Images, Passes, chunks, measure
-from attrsens.models.devices import pick_device
+from attrsens.models.batches import Images, Passes, batch_sizes, chunks, measure
+from attrsens.models.devices import check_batch, pick_device
 from attrsens.models.failures import copied, explained, is_memory
 from attrsens.models.form import Form, fast_form
 from attrsens.models.identity import fingerprint
+from attrsens.models.outputs import Target, check_finite, check_logits, select
 from attrsens.models.surgery import first_output
 from attrsens.seeds import Stream
-
-# On a CPU, the activations that a backward pass keeps outgrow the allocator's cache at 16 images (measured: 8 is up
-# to a quarter faster with gradients, 16 a little faster without).
-CPU_BATCH, CPU_GRADIENT_BATCH, GPU_BATCH = 16, 8, 64
-
-
-Target = int | Sequence[int]
 
 
 @dataclass
@@ -89,8 +82,7 @@ class Classifier:
         self.device = pick_device(device)
         if precision not in ("fp32", "bf16"):
             raise AttrsensError(f"precision must be fp32 or bf16; got {precision!r}")
-        if batch != "auto" and (not re.fullmatch("[0-9]{1,9}", str(batch)) or int(batch) < 1):
-            raise AttrsensError(f"batch must be auto or an integer of at least 1; got {batch!r}")
+        check_batch(batch)
         self.precision, self.fold, self.asked_batch = precision, fold, batch
         self.id = id or f"{self.name}@{fingerprint(module, self.preprocess, self.classes)}"
         self.output, self.space, self.sign = "logit", "pixel", "signed"
@@ -103,8 +95,7 @@ class Classifier:
         module = copied(module, self.name) if copy_module else module
         self._net = module.eval().requires_grad_(False).to(self.device)
         convs = any(isinstance(m, nn.Conv2d) for m in self._net.modules())
-        sizes = (CPU_BATCH, CPU_GRADIENT_BATCH) if self.device.type == "cpu" else (GPU_BATCH, GPU_BATCH)
-        sizes = sizes if batch == "auto" else (int(batch), int(batch))
+        sizes = batch_sizes(self.device.type, batch)
         self._copies: list[Any] = [m for m in self._net.modules() if hasattr(m, "copies") and hasattr(m, "chunk")]
         for part in self._copies:
             part.chunk = sizes[1]
@@ -276,12 +267,7 @@ class Classifier:
             logits = first_output(self._net(x))
         except Exception as error:  # the network may be anybody's
             raise explained(error, self.name, f"fails on an image of shape {shape}") from None
-        if logits.dim() != 2 or len(logits) != len(x) or logits.shape[1] == 0:
-            raise AttrsensError(f"model {self.name} returns {tuple(logits.shape)} for {len(x)} images; logits are 2-D")
-        if self.classes is not None and len(self.classes) != logits.shape[1]:
-            raise AttrsensError(
-                f"model {self.name} has {logits.shape[1]} outputs, but {len(self.classes)} class names; give --classes"
-            )
+        check_logits(logits, len(x), self.name, self.classes)
         return logits
 
     def _normalised(self, x: Tensor, form: Form) -> Tensor:
@@ -304,7 +290,7 @@ class Classifier:
         half = torch.autocast(self.device.type, torch.bfloat16, enabled=reduced)
         with torch.inference_mode(), self._exact(), half:
             logits = self._network(x).float()
-        self._finite(logits)
+        check_finite(logits, self.name)
         self._count(len(x))
         return logits
 
@@ -312,7 +298,7 @@ class Classifier:
         with torch.enable_grad(), self._exact():
             x = x.detach().requires_grad_()
             logits = self._network(x).float()
-            self._finite(logits)
+            check_finite(logits, self.name)
             score = self._select(logits, target)
             if not score.requires_grad:
                 raise AttrsensError(f"model {self.name} has no gradient path from its logits to its input")
@@ -324,17 +310,7 @@ class Classifier:
         return (gradient.abs() if self.sign == "abs_sample" else gradient), score.detach()
 
     def _select(self, logits: Tensor, target: Target | Tensor) -> Tensor:
-        """One logit or probability an image."""
-        classes = torch.as_tensor(target, device=logits.device).expand(len(logits))
-        if bool(((classes < 0) | (classes >= logits.shape[1])).any()):
-            wrong = next(int(c) for c in classes if not 0 <= int(c) < logits.shape[1])
-            raise AttrsensError(f"class {wrong} is out of range: model {self.name} has {logits.shape[1]} classes")
-        values = logits if self.output == "logit" else torch.softmax(logits, 1)
-        return values.gather(1, classes[:, None])[:, 0]
-
-    def _finite(self, logits: Tensor) -> None:
-        if not bool(torch.isfinite(logits).all()):
-            raise InputError(f"model {self.name} gives logits that are not finite")
+        return select(logits, target, self.output, self.name)
 
     def _retry(self, run: Callable[..., Any], chunk: Tensor, *others: Tensor) -> Any:
         """Run a chunk; out of memory, halve the batch for good and run it in parts."""

@@ -1,4 +1,4 @@
-"""Devices by name; checking a name needs no torch."""
+"""Devices and batch sizes as options; checking one needs no torch."""
 
 from __future__ import annotations
 
@@ -19,6 +19,16 @@ def check_device(name: str) -> None:
     """
     if not re.fullmatch("auto|cpu|cuda(:[0-9]{1,4})?", name):
         raise AttrsensError(f"unknown device {name!r}; devices: auto, cpu, cuda, cuda:INDEX")
+
+
+def check_batch(batch: int | str) -> None:
+    """Raise unless it is "auto" or a number of images.
+
+    Raises:
+        AttrsensError: it is neither.
+    """
+    if batch != "auto" and (not re.fullmatch("[0-9]{1,9}", str(batch)) or int(batch) < 1):
+        raise AttrsensError(f"batch must be auto or an integer of at least 1; got {batch!r}")
 
 
 def pick_device(name: str) -> torch.device:

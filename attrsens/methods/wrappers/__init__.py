@@ -2,5 +2,5 @@
 
 `grad+smooth:n=50,radius=0.3` names one. `base(x)` is the raw map of the method inside, `base.many(images)` those of a
 stack in as few passes as it knows how to. The decorator states `cost` in words. A wrapper that knows a faster way for
-many images states it as `many`, a function (base, classifier view, images, target, *, hyperparameters) -> stacks of maps.
+many images states it as `many`: (base, classifier view, images, target, *, hyperparameters) -> stacks of maps.
 """
