@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from attrsens.spec import METHODS
@@ -9,10 +10,28 @@ from attrsens.spec import METHODS
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from attrsens.models.batches import Images
     from attrsens.models.classifier import Classifier
 
 
-@METHODS("grad", version=1, gradient=True, cost="1 F + 1 B")
+def gradients(f: Classifier, images: Images, target: int) -> Iterator[Tensor]:
+    """The gradients of many images in stacks."""
+    return (gradient for gradient, _ in f.gradients(images, target))
+
+
+def products(f: Classifier, images: Images, target: int) -> Iterator[Tensor]:
+    """Input times gradient of many images in stacks."""
+    from attrsens.models.batches import chunks
+
+    if f.dry:
+        yield from gradients(f, images, target)
+        return
+    for chunk in chunks(images, f.sizes[1]):
+        for gradient, _ in f.gradients(chunk, target):
+            yield chunk * gradient
+
+
+@METHODS("grad", version=1, gradient=True, cost="1 F + 1 B", many=gradients)
 def gradient(f: Classifier, x: Tensor, target: int) -> Tensor:
     """Gradient of the target's score with respect to the input.
 
@@ -21,7 +40,7 @@ def gradient(f: Classifier, x: Tensor, target: int) -> Tensor:
     return f.gradient(x, target)
 
 
-@METHODS("gi", version=1, gradient=True, cost="1 F + 1 B")
+@METHODS("gi", version=1, gradient=True, cost="1 F + 1 B", many=products)
 def gradient_times_input(f: Classifier, x: Tensor, target: int) -> Tensor:
     """Input times gradient, both in the chosen space.
 

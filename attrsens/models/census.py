@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from attrsens.errors import AttrsensError
+from attrsens.models.layers import find_layer
+from attrsens.models.rules import carries, kind_of, name_of
 from attrsens.models.surgery import first_output, rectifier
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ class Census:
             that overwrite their input; `reused`: activation modules that run more than once.
         others: other nonlinearities by name. attention: softmax and attention calls by name. pools: pooling by name.
         layers: leaf modules by type.
+        no_rule: functions for which relevance propagation has no rule, with the first layer that calls each.
+        spatial: the layer whose output Grad-CAM weighs, or "" where none is spatial.
         training: modules that stay in training mode.
         output: what the network returns, in words.
     """
@@ -45,6 +49,8 @@ class Census:
     attention: dict[str, int] = field(default_factory=dict)
     pools: dict[str, int] = field(default_factory=dict)
     layers: dict[str, int] = field(default_factory=dict)
+    no_rule: dict[str, str] = field(default_factory=dict)
+    spatial: str = ""
     training: list[str] = field(default_factory=list)
     output: str = "tensor"
 
@@ -76,9 +82,9 @@ class Facts:
 
 
 class _Watch(TorchFunctionMode):
-    def __init__(self, census: Census, stack: list[nn.Module]) -> None:
+    def __init__(self, census: Census, stack: list[nn.Module], names: dict[nn.Module, str]) -> None:
         super().__init__()
-        self.census, self.stack = census, stack
+        self.census, self.stack, self.names = census, stack, names
         self.counts: dict[str, Counter[str]] = {"others": Counter(), "attention": Counter(), "pools": Counter()}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -95,6 +101,8 @@ class _Watch(TorchFunctionMode):
             self.counts["attention"][name] += 1
         elif "pool" in name:
             self.counts["pools"][name] += 1
+        if self.stack and carries(args) and kind_of(func, args, kwargs) == "none":
+            self.census.no_rule.setdefault(name_of(func), self.names.get(self.stack[-1]) or "the network itself")
         return func(*args, **kwargs)
 
 
@@ -114,7 +122,7 @@ def take_census(net: nn.Module, x: Tensor) -> Census:
     for module in names:
         handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
     try:
-        with torch.enable_grad(), _Watch(census, stack) as watch:  # as explanations run it
+        with torch.enable_grad(), _Watch(census, stack, names) as watch:  # as explanations run it
             output = net(x.detach().clone().requires_grad_() + 0)
     finally:
         for handle in handles:
@@ -122,6 +130,7 @@ def take_census(net: nn.Module, x: Tensor) -> Census:
     census.others, census.attention, census.pools = (dict(watch.counts[k]) for k in ("others", "attention", "pools"))
     curved = [m for m in calls if isinstance(m, RECTIFIERS) or type(m).__module__ == "torch.nn.modules.activation"]
     census.reused = [names[m] for m in curved if calls[m] > 1]
+    census.spatial = find_layer(net, x) or ""
     census.layers = dict(Counter(type(m).__name__ for m in names if not list(m.children())).most_common())
     census.training = [name or "the network itself" for m, name in names.items() if m.training]
     census.output = "tensor" if isinstance(output, Tensor) else f"{type(output).__name__} of {len(output)}"

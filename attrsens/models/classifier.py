@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ class _Shared:
     gradient_batch: int
     form: Form | None
     classes: int | None = None
+    memo: dict[str, Any] = field(default_factory=dict)
     tick: Callable[[int], None] | None = None  # told of every batch
 
 
@@ -177,9 +178,14 @@ class Classifier:
         """The network over normalised images, in the form that passes run; it is not yours to change."""
         return self._net
 
-    def normalised(self, pixels: Tensor) -> Tensor:
-        """Pixels (N, C, H, W) in [0, 1] as the network takes them, in plain layout, on the device."""
-        return self.view()._normalised(self.view().encode(pixels), Form())
+    def normalised(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) in this view's space as the network takes them, in plain layout, on the device."""
+        return self._normalised(images.to(self.device, torch.float32), Form())
+
+    @property
+    def memo(self) -> dict[str, Any]:
+        """What was once learned of the network, for all its views to use."""
+        return self._shared.memo
 
     def settle(self, image: Tensor) -> None:
         """Bring the network into its form on an image (C, H, W), for what watches its passes; costs no counted pass."""
@@ -214,16 +220,24 @@ class Classifier:
     def gradients(self, images: Images, target: Target) -> Iterator[tuple[Tensor, Tensor]]:
         """(gradients (b, C, H, W), scores (b,)) batch by batch, in order; `target` may be one class an image. One
         forward and one backward an image."""
+        t = torch.as_tensor(target, device=self.device)
+        for _, scores, found in self.loss_gradients(images, lambda z, at: self._select(z, t[at] if t.dim() else t)):
+            yield found, scores[:, 0]
+
+    def loss_gradients(self, images: Images, *losses: Callable[..., Tensor]) -> Iterator[tuple[Tensor, ...]]:
+        """(logits (b, classes), losses (b, k), gradients (b, C, H, W) of each), batch by batch; a loss is one number an
+        image, from logits and places in the stack. One forward and k backward an image. Dry logits are (b, 1)."""
         if self.dry:
             count, like = measure(images)
-            self._count(count, count)
-            yield torch.zeros_like(like).expand(count, *like.shape), like.new_zeros(1).expand(count)
+            self._count(count, count * len(losses))
+            zero, maps = like.new_zeros(1), [torch.zeros_like(like).expand(count, *like.shape)] * len(losses)
+            yield zero.expand(count, 1), zero.expand(count, len(losses)), *maps
             return
         seen = 0
         for chunk in chunks(images, self._shared.gradient_batch):
-            targets = torch.tensor([target] if isinstance(target, int) else target[seen : seen + len(chunk)])
+            places = torch.arange(seen, seen + len(chunk), device=self.device)
             seen += len(chunk)
-            yield self._retry(self._gradient, chunk, targets.expand(len(chunk)))
+            yield self._retry(lambda *part: self._gradient(losses, *part), chunk, places)
 
     def gradient(self, image: Tensor, target: int) -> Tensor:
         """Gradient of the target's score for one image, (C, H, W)."""
@@ -294,20 +308,21 @@ class Classifier:
         self._count(len(x))
         return logits
 
-    def _gradient(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    def _gradient(self, losses: Sequence[Callable[..., Tensor]], x: Tensor, places: Tensor) -> tuple[Tensor, ...]:
         with torch.enable_grad(), self._exact():
             x = x.detach().requires_grad_()
             logits = self._network(x).float()
             check_finite(logits, self.name)
-            score = self._select(logits, target)
-            if not score.requires_grad:
+            if not logits.requires_grad:
                 raise AttrsensError(f"model {self.name} has no gradient path from its logits to its input")
+            values = torch.stack([loss(logits, places) for loss in losses], 1)
             try:
-                (gradient,) = torch.autograd.grad(score.sum(), x)
+                ends = enumerate(values.sum(0), 1)
+                found = [torch.autograd.grad(v, x, retain_graph=k < len(losses))[0] for k, v in ends]
             except Exception as error:
                 raise explained(error, self.name, "fails on the way back") from None
-        self._count(len(x), len(x))
-        return (gradient.abs() if self.sign == "abs_sample" else gradient), score.detach()
+        self._count(len(x), len(x) * len(losses))
+        return logits.detach(), values.detach(), *(g.abs() if self.sign == "abs_sample" else g for g in found)
 
     def _select(self, logits: Tensor, target: Target | Tensor) -> Tensor:
         return select(logits, target, self.output, self.name)

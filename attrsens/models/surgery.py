@@ -16,7 +16,7 @@ def first_output(output: Any) -> Tensor:
     return cast(Tensor, output[0] if isinstance(output, (tuple, list)) else output)
 
 
-Rule = Callable[[Tensor], Tensor]
+Rule = Callable[[Tensor, float], Tensor]
 _IN_PLACE = {torch.relu_, torch.Tensor.relu_, F.hardtanh_, torch.clamp_, torch.Tensor.clamp_, torch.Tensor.clamp_min_}
 _RELU = {F.relu, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_}
 _HARDTANH = {F.hardtanh, F.hardtanh_}
@@ -50,7 +50,7 @@ def rectifier(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple
 
 
 class relu_as(TorchFunctionMode):
-    """While active, every ReLU is `rule`, and every ReLU6 is rule(x) - rule(x - 6); no module is touched.
+    """While active, every ReLU is `rule(x, high)`, where `high` is infinite, for ReLU6 6; no module is touched.
 
     Attributes:
         count: how many were answered.
@@ -70,5 +70,15 @@ class relu_as(TorchFunctionMode):
         given = args[0] if args else kwargs["input"]
         # what works in place may be read again by others, so it is changed; the rule may need the values it saw
         x = given.clone() if in_place and torch.is_grad_enabled() else given
-        y = self.rule(x) if high == float("inf") else self.rule(x) - self.rule(x - high)
+        y = self.rule(x, high)
         return given.copy_(y) if in_place else y
+
+
+def softplus_rule(beta: float) -> Rule:
+    """log(1 + exp(beta z)) / beta for ReLU, the difference of two for ReLU6 (methods 2.15)."""
+
+    def rule(z: Tensor, high: float) -> Tensor:
+        low = F.softplus(z, beta)
+        return low if high == float("inf") else low - F.softplus(z - high, beta)
+
+    return rule

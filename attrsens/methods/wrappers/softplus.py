@@ -65,11 +65,9 @@ def softplus(
 
 
 def _smooth(beta: float) -> relu_as:
-    import torch.nn.functional as F
+    from attrsens.models.surgery import relu_as, softplus_rule
 
-    from attrsens.models.surgery import relu_as
-
-    return relu_as(lambda z: F.softplus(z, beta))
+    return relu_as(softplus_rule(beta))
 
 
 def _check(mode: relu_as, f: Classifier) -> None:

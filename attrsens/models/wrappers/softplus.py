@@ -27,10 +27,9 @@ def softplus(
 
     Dombrowski et al. 2019; methods 2.15. Functional, in-place and reused ReLUs alike; other activations stay.
     """
-    import torch.nn.functional as F
     from torch import Tensor, nn
 
-    from attrsens.models.surgery import relu_as
+    from attrsens.models.surgery import relu_as, softplus_rule
 
     class Softplus(nn.Module):
         def __init__(self) -> None:
@@ -38,7 +37,7 @@ def softplus(
             self.net = net
 
         def forward(self, x: Tensor) -> Tensor:
-            with relu_as(lambda z: F.softplus(z, beta)) as mode:
+            with relu_as(softplus_rule(beta)) as mode:
                 out: Tensor = self.net(x)
             if mode.count == 0:
                 raise AttrsensError("softplus: the network calls no ReLU, so there is nothing to smooth")

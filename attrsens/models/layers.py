@@ -1,0 +1,119 @@
+"""Layers by name: what they return and what comes back to them, and which one is the last that knows places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from attrsens.errors import AttrsensError, unknown
+from attrsens.models.surgery import first_output
+
+if TYPE_CHECKING:
+    from attrsens.models.classifier import Classifier
+
+PREFIX = 8  # tokens before those of the patches: class, distillation, registers
+
+
+@dataclass
+class Seen:
+    """The output of a layer's last call, and the gradient of the score with respect to it."""
+
+    output: Tensor | None = None
+    gradient: Tensor | None = None
+
+
+@contextmanager
+def watched(module: nn.Module) -> Iterator[Seen]:
+    """While active, the module's output and the gradient that reaches it are kept."""
+    seen = Seen()
+
+    def keep(_: nn.Module, __: Any, output: Any) -> None:
+        found = first_output(output)
+        seen.output = found.detach()
+        if found.requires_grad:
+            found.register_hook(lambda gradient: setattr(seen, "gradient", gradient.detach()))  # type: ignore[no-untyped-call]
+
+    handle = module.register_forward_hook(keep)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def planes(module: nn.Module, output: Tensor) -> Tensor | None:
+    """A layer's output as (N, C, h, w): as it is, from (N, h, w, C), or from tokens (N, T, C) without those before the
+    patches'; None if it has no places, or just one."""
+    if output.dim() == 4:
+        _, a, b, c = output.shape
+        channels = getattr(module, "normalized_shape", (None,))[-1]
+        last = (a == b != c) or (channels == c != a)
+        output = output.permute(0, 3, 1, 2) if last else output
+        return output if output.shape[-1] * output.shape[-2] > 1 else None
+    if output.dim() == 3:
+        side = int(output.shape[1] ** 0.5)
+        before = output.shape[1] - side * side
+        if side < 2 or before > PREFIX:
+            return None
+        return output[:, before:].transpose(1, 2).reshape(len(output), -1, side, side)
+    return None
+
+
+def layer_of(f: Classifier, name: str, image: Tensor) -> nn.Module:
+    """A layer of a classifier's network by name; "auto" finds it once, on an image (C, H, W) in the view's space.
+
+    Raises:
+        AttrsensError: no such layer, or none that knows places.
+    """
+    if name == "auto":
+        if "layer" not in f.memo:
+            f.memo["layer"] = find_layer(f.network, f.normalised(image[None]))
+        name = f.memo["layer"] or ""
+        if not name:
+            raise AttrsensError(f"model {f.name}: no layer of it knows places")
+    modules: dict[str, nn.Module] = dict(f.network.named_modules())
+    if name not in modules:
+        places = [n for n in modules if n]
+        raise unknown("layer", name, places, f"the last ones are {', '.join(places[-8:])}")
+    return modules[name]
+
+
+def find_layer(net: nn.Module, x: Tensor) -> str | None:
+    """The last layer that knows places and is heard: the one that Grad-CAM weighs by default.
+
+    Candidates are modules that are or hold a convolution, and LayerNorms; the last to finish whose places receive a
+    gradient is taken: resnets' layer4, vgg's and densenet's features, googlenet's inception5b, the last convolution of
+    small nets, the first norm of a ViT's last block, the last norm of a Swin. One pass forward and back on an example.
+
+    Args:
+        x: normalised images (N, C, H, W); the first is used.
+    """
+    finished: list[tuple[str, nn.Module, Tensor]] = []
+    names = {m: n for n, m in net.named_modules() if n}
+    chosen = [m for m in names if isinstance(m, nn.LayerNorm) or any(isinstance(c, nn.Conv2d) for c in m.modules())]
+
+    def keep(module: nn.Module, _: Any, output: Any) -> None:
+        found = first_output(output)
+        if isinstance(found, Tensor) and found.requires_grad and planes(module, found) is not None:
+            finished.append((names[module], module, found))
+
+    handles = [module.register_forward_hook(keep) for module in chosen]
+    try:
+        with torch.enable_grad():
+            logits = first_output(net(x[:1].detach().clone().requires_grad_() + 0))
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not finished or not logits.requires_grad:
+        return None
+    outputs = [output for _, _, output in finished]
+    gradients = torch.autograd.grad(logits[0].max(), outputs, allow_unused=True)
+    for (name, module, _), gradient in reversed(list(zip(finished, gradients, strict=True))):
+        places = planes(module, gradient) if gradient is not None else None
+        if places is not None and bool(places.any()):
+            return name
+    return None

@@ -1,0 +1,318 @@
+"""Propagation by other rules than the chain rule's, as modes: guided ReLU, epsilon-LRP, DeepLIFT's rescale rule.
+
+Relevance is carried as coefficients c with R = a c for every activation a, so that each rule is a change of the
+gradient: what flows back is multiplied where a rule differs from the chain rule, and the map is the input times what
+arrives. Every call of a function is met, whether a module, a function or a method made it; no module is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from attrsens.errors import AttrsensError
+from attrsens.models.surgery import rectifier
+
+# what passes relevance on as the chain rule does: it moves or selects entries
+MOVES = set(
+    "view reshape flatten unflatten permute transpose contiguous cat concat concatenate stack pad getitem unsqueeze "
+    "squeeze expand repeat chunk split tensor_split to float clone dropout dropout1d dropout2d dropout3d alpha_dropout "
+    "feature_dropout movedim swapaxes roll narrow select unbind channel_shuffle pixel_shuffle interpolate neg "
+    "view_as reshape_as expand_as upsample t".split()
+)
+# linear maps with or without a bias: sums of contributions
+SUMS = set(
+    "conv1d conv2d conv3d conv_transpose2d linear batch_norm avg_pool1d avg_pool2d adaptive_avg_pool1d "
+    "adaptive_avg_pool2d mean sum add iadd radd sub isub rsub".split()
+)
+PRODUCTS = set("addmm matmul mm bmm rmatmul".split())
+SCALES = set("mul imul rmul truediv itruediv div true_divide multiply divide".split())
+CURVES = set(
+    "sigmoid tanh gelu silu hardswish hardsigmoid elu leaky_relu prelu mish softplus selu celu softsign logsigmoid "
+    "threshold hardtanh".split()
+)
+# questions about a tensor
+FACTS = set(
+    "get set size dim numel len stride is_contiguous is_floating_point get_device element_size item tolist detach "
+    "requires_grad has_torch_function isfinite all any register_hook retain_grad bool new_zeros new_ones new_empty "
+    "new_full zeros_like ones_like is_complex ndimension".split()
+)
+
+
+def name_of(func: Any) -> str:
+    """A torch function's plain name: `conv2d`, `add` for `+`, `iadd` for `+=`, `get` for an attribute."""
+    return str(getattr(func, "__name__", func)).strip("_")
+
+
+class Guided(torch.autograd.Function):
+    """ReLU or ReLU6 whose way back lets only positive gradients through, and only where its input is inside."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, high: float) -> Tensor:
+        ctx.save_for_backward((z > 0) & (z < high))
+        return z.clamp(0, high)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        (inside,) = ctx.saved_tensors
+        return g.clamp(min=0) * inside, None
+
+
+class _Scaled(torch.autograd.Function):
+    """The identity, whose way back multiplies by a given tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, factor: Tensor) -> Tensor:
+        ctx.save_for_backward(factor)
+        return z.clone()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        (factor,) = ctx.saved_tensors
+        return g * factor, None
+
+
+class _Slope(torch.autograd.Function):
+    """A function that was computed elsewhere, whose way back multiplies by a given slope."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, y: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(slope)
+        return y.clone()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return g * slope, None, None
+
+
+def kind_of(func: Any, args: Any, kwargs: Any) -> str:
+    """What a torch function call is to a propagation rule: curve, sum, pool, move, or none where there is no rule."""
+    name = name_of(func)
+    if rectifier(func, args, kwargs) is not None or name in CURVES:
+        return "curve"
+    if name in PRODUCTS or name in SCALES:  # of two things that carry relevance: bilinear
+        carried = [*args, *kwargs.values()]
+        if sum(carries(a) for a in carried) > 1:
+            return "none"
+        return "sum" if name in PRODUCTS else "move"
+    if name in SUMS:
+        return "sum"
+    if name in ("max_pool1d", "max_pool2d"):
+        return "pool"
+    return "move" if name in MOVES or name in FACTS else "none"
+
+
+def carries(value: Any) -> bool:
+    """Whether a gradient flows into any tensor in it."""
+    if isinstance(value, (list, tuple)):
+        return any(carries(v) for v in value)
+    return isinstance(value, Tensor) and value.requires_grad
+
+
+class _Rules(TorchFunctionMode):
+    """What epsilon-LRP and DeepLIFT share: sorting calls, and saying where a network is out of reach."""
+
+    method = ""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.names = net, {module: name for name, module in net.named_modules()}
+        self.stack: list[nn.Module] = []
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The mode, with the modules watched, so that an error can name the layer."""
+        handles = []
+        for module in self.names:
+            handles.append(module.register_forward_pre_hook(lambda m, _: self.enter(m)))
+            handles.append(module.register_forward_hook(lambda *_: self.leave()))
+        try:
+            with self:
+                yield
+        finally:
+            self.stack.clear()
+            for handle in handles:
+                handle.remove()
+
+    def enter(self, module: nn.Module) -> None:
+        self.stack.append(module)
+
+    def leave(self) -> None:
+        if self.stack:
+            self.stack.pop()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not self.stack or not self.concerns(func, args, kwargs):  # outside the network
+            return func(*args, **kwargs)
+        kind = kind_of(func, args, kwargs)
+        if kind == "curve":
+            given = args[0] if args else kwargs["input"]
+            cut = rectifier(func, args, kwargs)
+            in_place = bool(cut and cut[2]) or bool(kwargs.get("inplace"))
+            rest = args[1:] if args else ()
+            options = {k: v for k, v in kwargs.items() if k != "input"}
+            out = self.curve(given.clone() if in_place else given, lambda v: func(v, *rest, **options))
+            return given.copy_(out) if in_place else out
+        if kind == "pool":
+            return self.pool(func, args, kwargs)
+        if kind == "none":
+            layer = self.names.get(self.stack[-1]) or "the network itself"
+            raise AttrsensError(f"{self.method}: layer {layer} calls {name_of(func)}, for which it has no rule")
+        out = func(*args, **kwargs)
+        return self.total(out) if kind == "sum" else out
+
+    def concerns(self, func: Any, args: Any, kwargs: Any) -> bool:
+        """Whether relevance flows through the call."""
+        return carries(args) or carries(tuple(kwargs.values()))
+
+    def curve(self, z: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+        raise NotImplementedError
+
+    def total(self, out: Any) -> Any:
+        return out
+
+    def pool(self, func: Any, args: Any, kwargs: Any) -> Any:
+        return func(*args, **kwargs)  # the winner takes all, as in the gradient
+
+
+class EpsilonRule(_Rules):
+    """epsilon-LRP: a sum z hands its relevance R down in proportion to its addends, R_j = z_j R / (z + eps sign z)."""
+
+    method = "lrp"
+
+    def __init__(self, net: nn.Module, eps: float) -> None:
+        super().__init__(net)
+        self.eps = eps
+
+    def curve(self, z: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+        """Relevance passes unchanged, so coefficients are multiplied by y / z."""
+        with torch.no_grad():
+            y = run(z.detach().clone())
+            slope = torch.where(z == 0, torch.zeros_like(z), y / z)
+        out: Tensor = _Slope.apply(z, y, slope)
+        return out
+
+    def total(self, out: Any) -> Any:
+        if not isinstance(out, Tensor) or not out.requires_grad:
+            return out
+        with torch.no_grad():
+            sign = torch.where(out >= 0, 1.0, -1.0).to(out)
+            factor = out / (out + self.eps * sign)
+        return _Scaled.apply(out, factor)
+
+
+class RescaleRule(_Rules):
+    """DeepLIFT's rescale rule: at a nonlinearity the slope is the change of the output over the change of the input
+    between the image and the reference; where the input does not change, the derivative.
+
+    The reference runs first, inside `recording()`; then every call of the image meets the same call of the reference.
+    """
+
+    method = "deeplift"
+    SAME = 1e-10  # a change of the input below which the derivative is taken (methods 2.11)
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.calls: list[tuple[Tensor, Tensor]] = []
+        self.at, self.record = 0, False
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """The next forward pass is the reference's."""
+        self.record, self.calls = True, []
+        try:
+            with self.applied():
+                yield
+        finally:
+            self.record = False
+
+    def enter(self, module: nn.Module) -> None:
+        if module is self.net:  # a forward pass begins
+            self.at = 0
+        super().enter(module)
+
+    def concerns(self, func: Any, args: Any, kwargs: Any) -> bool:
+        """Nonlinearities always, so that the calls of both passes meet; the rest where relevance flows."""
+        return kind_of(func, args, kwargs) in ("curve", "pool") or (
+            not self.record and super().concerns(func, args, kwargs)
+        )
+
+    def meet(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """(input, output) of the same call of the reference."""
+        if self.record:
+            self.calls.append((z.detach().clone(), y.detach().clone()))
+            return z, y
+        if self.at >= len(self.calls) or self.calls[self.at][0].shape[1:] != z.shape[1:]:
+            raise AttrsensError(
+                "deeplift: the network calls its activations otherwise for the image than for the reference"
+            )
+        self.at += 1
+        return self.calls[self.at - 1]
+
+    def curve(self, z: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+        with torch.enable_grad():
+            given = z.detach().clone().requires_grad_(not self.record)
+            y = run(given.clone())  # which may work in place
+        z0, y0 = self.meet(z, y)
+        if self.record or not z.requires_grad:
+            return y.detach()
+        (derivative,) = torch.autograd.grad(y.sum(), given)
+        y, change = y.detach(), z.detach() - z0
+        near = change.abs() < self.SAME
+        slope = torch.where(near, derivative, (y - y0) / torch.where(near, torch.ones_like(change), change))
+        out: Tensor = _Slope.apply(z, y, slope)
+        return out
+
+    def pool(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Of two maxima the change is split at the larger: up to it where the image's winner is, down from it where the
+        reference's is (the rule of SHAP and Captum)."""
+        z = args[0] if args else kwargs["input"]
+        options = {k: v for k, v in kwargs.items() if k != "input"}
+        with torch.no_grad():
+            y, at = func(z.detach(), *args[1:], **options), _winners(func, z.detach(), args[1:], options)
+        z0, y0 = self.meet(z, y)
+        if self.record or not z.requires_grad:
+            return y
+        with torch.no_grad():
+            at0 = _winners(func, z0, args[1:], options)
+        out: Tensor = _Pooled.apply(z, z0, y, y0, at, at0.expand_as(at), self.SAME)
+        return out
+
+
+def _winners(func: Any, z: Tensor, rest: Any, options: dict[str, Any]) -> Tensor:
+    """Flat positions of the maxima of every window."""
+    with_indices = {"max_pool1d": F.max_pool1d_with_indices, "max_pool2d": F.max_pool2d_with_indices}[name_of(func)]
+    found: Tensor = with_indices(z, *rest, **options)[1]
+    return found
+
+
+class _Pooled(torch.autograd.Function):
+    """Max-pooling whose way back is DeepLIFT's."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, z0: Tensor, y: Tensor, y0: Tensor, at: Tensor, at0: Tensor, same: float) -> Tensor:
+        larger = torch.maximum(y, y0)
+        change = z - z0
+        ctx.save_for_backward(larger - y0, y - larger, at, at0, change)
+        ctx.same = same
+        return y.clone()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+        up, down, at, at0, change = ctx.saved_tensors
+
+        def back(values: Tensor, where: Tensor) -> Tensor:
+            flat = torch.zeros_like(change).flatten(2)
+            return flat.scatter_add_(2, where.flatten(2), values.flatten(2)).reshape(change.shape)
+
+        near = change.abs() < ctx.same
+        moved = (back(g * up, at) + back(g * down, at0)) / torch.where(near, torch.ones_like(change), change)
+        return torch.where(near, back(g, at), moved), None, None, None, None, None, None
