@@ -136,6 +136,10 @@ class Classifier:
         pixels = pixels.to(self.device, torch.float32)
         return pixels if self.space == "pixel" else (pixels - self._mean) / self._std
 
+    def decode(self, images: Tensor) -> Tensor:
+        """The inverse of `encode`."""
+        return images if self.space == "pixel" else images * self._std + self._mean
+
     def colour(self, name: str) -> Tensor:
         """black, white, grey (0.5) or mean (the normaliser's) as (C, 1, 1) in this view's space."""
         values = {"black": 0.0, "white": 1.0, "grey": 0.5}
