@@ -129,7 +129,7 @@ def check_name(model: str, arch: str | None) -> None:
             raise AttrsensError(f"model {base!r}: write hf-hub:OWNER/REPO or hf-hub:OWNER/REPO@REVISION")
         return None
     if is_file(base):
-        if not Path(base).exists():
+        if not os.path.exists(base):  # noqa: PTH110 (Path raises on names that are too long)
             raise AttrsensError(f"model: no file {base}")
         return check_arch(arch) if arch else None
     name, at, weights = base.partition("@")
@@ -238,7 +238,7 @@ def split(model: str) -> tuple[str, list[str]]:
     parts = re.split(r"\+(?=[A-Za-z_])", model)
     for count in range(len(parts), 0, -1):
         base = "+".join(parts[:count])
-        if count == 1 or (is_file(base) and Path(base).exists()):
+        if count == 1 or (is_file(base) and os.path.exists(base)):  # noqa: PTH110
             return base, parts[count:]
     return model, []
 
