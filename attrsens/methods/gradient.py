@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from attrsens.models.classifier import Classifier
 
 
-@METHODS("grad", version=1, gradient=True, cost="1 F + 1 B")
+@METHODS("grad", version=1, gradient=True, local=True, cost="1 F + 1 B")
 def gradient(f: Classifier, x: Tensor, target: int) -> Tensor:
     """Gradient of the target's score with respect to the input.
 
@@ -21,7 +21,7 @@ def gradient(f: Classifier, x: Tensor, target: int) -> Tensor:
     return f.gradient(x, target)
 
 
-@METHODS("gi", version=1, gradient=True, cost="1 F + 1 B")
+@METHODS("gi", version=1, gradient=True, local=True, cost="1 F + 1 B")
 def gradient_times_input(f: Classifier, x: Tensor, target: int) -> Tensor:
     """Input times gradient, both in the chosen space.
 
