@@ -1093,7 +1093,8 @@ def test_help_lists_and_usage_errors_import_no_torch(workplace):
         *(["--json", "no/such/x.json"], ["--method", "ig:baseline=image,baseline_image=none.png"]),
     ]
     empty = [["folder"], ["*.gif"]]
-    doctor = [["resnet5O"], ["timm/resnet5O"], ["robust/resnet50-l2-eps7"], ["lite0+soft"], ["lite0", "--sha256", "a"]]
+    doctor = [["lite0", "--preprocess", "bogus=1"], ["lite0", "--classes", "nofile"], ["lite0", "--arch", "resnet50"]]
+    doctor += [["resnet5O"], ["timm/resnet5O"], ["robust/resnet50-l2-eps7"], ["lite0+soft"], ["lite0", "--sha256", "a"]]
     calls = [*fine, *(["explain", *c] for c in wrong), *(["doctor", *c] for c in doctor)]
     calls += [["explain", *c] for c in empty]
     expected = [0] * len(fine) + [2] * (len(wrong) + len(doctor)) + [5] * len(empty)

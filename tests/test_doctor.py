@@ -20,7 +20,7 @@ import attrsens
 from attrsens.engine import doctor as doctor_module
 from attrsens.engine.diagnosis import Diagnosis
 from attrsens.engine.doctor import doctor
-from attrsens.engine.sanity import Sanity, sanity
+from attrsens.engine.sanity import Reading, Sanity, judge, sanity
 from attrsens.models.census import Facts, take_census
 from attrsens.spec import METHODS
 
@@ -61,10 +61,13 @@ def test_the_default_model_is_told_whole_and_sound(found: Diagnosis) -> None:
     assert (found.form.folded, found.form.left, found.form.memory_layout) == (49, {}, "channels_last")
     assert all(v.works and v.reason is None for v in found.methods)
     assert [v.method for v in found.methods] == list(METHODS)
-    sp = next(v for v in found.methods if v.method == "sp")
-    assert (sp.forward, sp.backward) == (4357, 0)
+    sp, ig = (next(v for v in found.methods if v.method == name) for name in ("sp", "ig"))
+    assert (sp.forward, sp.backward, ig.forward, ig.backward) == (4357, 0, 51, 51)
     assert sp.seconds == pytest.approx(4357 / found.speed.forward)
-    assert found.speed.floor_forward >= found.speed.forward
+    assert ig.seconds == pytest.approx(51 / found.speed.gradient)
+    assert found.speed.gradient < found.speed.forward <= found.speed.floor_forward
+    assert found.speed.gradient <= found.speed.floor_gradient
+    assert set(found.definitions) >= {"noise_floor", "sanity.divergence", "batch_difference", "speed"}
 
 
 def test_the_doctor_changes_neither_network_nor_process() -> None:
@@ -147,7 +150,7 @@ def test_a_network_that_recognises_nothing_is_told(found: Diagnosis) -> None:
 
 def test_what_no_picture_shows_is_said_to_be_unchecked() -> None:
     assert look(zoo.classifier("mnist-lenet", fold=False)).unchecked == [
-        "mean and std: no BatchNorm, and no packaged picture shows these classes",
+        "mean and std: packaged pictures are photographs, and one channel means other pictures",
         "top-1 and channel order: no packaged picture shows these classes",
     ]
 
@@ -204,7 +207,7 @@ class NoWayBack(SmallNet):
 
 TROUBLE = {
     "cut": (Cut, "no gradient path", "its logits have no gradient path to the input"),
-    "steps": (Steps, "its map would be zero", "its gradient is zero everywhere on a picture"),
+    "steps": (Steps, "its map would be zero", "its gradient is zero everywhere on every picture, and around them"),
     "infinite": (Infinite, "gradients are not finite", "its gradient is not finite on a picture"),
     "way back": (NoWayBack, "the way back fails", "model nowayback fails on the way back: no way back"),
 }
@@ -248,6 +251,94 @@ def test_what_the_doctor_says_of_sound_networks_then_happens(name: str) -> None:
             attrsens.explain("sample:coffee", model=f, method=verdict.method, cache=False)
         assert str(caught.value) == verdict.reason
     assert {v.method for v in found.methods if not v.works} == ({"sp"} if name.startswith("mnist") else set())
+
+
+class Threshold(SmallNet):
+    """Hears nothing of a picture, and of a brighter one all."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(torch.relu(x - 4 * 0.55))
+
+
+def test_a_gradient_that_is_zero_at_the_pictures_alone_condemns_what_looks_there_alone() -> None:
+    f = small(Threshold("reused"))
+    found = doctor(f)
+    assert found.gradients.state == "zero here"
+    assert "its gradient is zero everywhere on every picture, though not around them" in found.problems
+    works = {v.method: v.works for v in found.methods}
+    assert (works["grad"], works["gi"], works["sg"]) == (False, False, True)
+    assert (outcome(f, "grad"), outcome(f, "gi"), outcome(f, "sg:spread=0.5")) == ("zero", "zero", "map")
+
+
+def test_a_picture_with_a_zero_gradient_is_noted() -> None:
+    class Dark(SmallNet):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(torch.relu(x.mean((1, 2, 3), keepdim=True) + 0.2).expand_as(x))
+
+    found = doctor(small(Dark("reused")))
+    assert found.gradients.state == "ok"
+    assert 0 < found.gradients.flat < doctor_module.FEW
+    assert any(n.startswith(f"on {found.gradients.flat} of 4 pictures its gradient is zero") for n in found.notes)
+    assert all(v.works for v in found.methods)
+
+
+class Numpy(SmallNet):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(torch.from_numpy(x.numpy()))
+
+
+class OneByOne(SmallNet):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).view(1, 5)
+
+
+class Locked(SmallNet):
+    def __deepcopy__(self, memo: object) -> SmallNet:
+        raise TypeError("cannot pickle '_thread.lock' object")
+
+
+@pytest.mark.parametrize(
+    ("kind", "problem"),
+    [
+        (Numpy, "activations cannot be examined: Can't call numpy() on Tensor that requires grad"),
+        (OneByOne, "batches cannot be examined: shape '[1, 5]' is invalid for input of size"),
+        (Locked, "folding and speed cannot be examined: model locked cannot be copied (cannot pickle '_thread.lock'"),
+    ],
+)
+def test_a_step_that_fails_is_a_problem_and_the_others_go_on(kind: type[nn.Module], problem: str) -> None:
+    found = doctor(small(kind("reused"), copy_module=False))
+    assert any(p.startswith(problem) for p in found.problems), found.problems
+    assert found.sanity is not None or kind is OneByOne
+    assert len(found.methods) == len(METHODS)
+
+
+class Leaves(SmallNet):
+    def forward(self, x: Tensor) -> Tensor:
+        raise SystemExit(7)
+
+
+class Mapping(SmallNet):
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"logits": super().forward(x)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "problem"),
+    [
+        (Leaves, "model leaves fails on an image of shape (3, 32, 32): 7"),
+        (Mapping, "model mapping returns a dict; a ten"),
+    ],
+)
+def test_networks_that_leave_or_return_no_tensor_are_one_line(kind: type[nn.Module], problem: str) -> None:
+    assert doctor(small(kind("reused"))).problems[0].startswith(problem)
+
+
+@pytest.mark.parametrize(("right", "told"), [(3, True), (4, False)])
+def test_few_recognised_pictures_are_told(right: int, told: bool) -> None:
+    own = Reading("as loaded", (0.5,) * 3, (0.5,) * 3, "as loaded", 0.05, -1.0, right)
+    out = Sanity([own], 9)
+    judge(out, own)
+    assert bool(out.suspicions) is told
 
 
 def test_a_saturated_probability_is_foretold() -> None:
@@ -425,6 +516,9 @@ def test_the_command_refuses_what_it_cannot_load(run_cli, tmp_path: Path) -> Non
         (["resnet5O"], "unknown model 'resnet5O'; did you mean 'resnet50'?"),
         (["none.pt"], "model: no file none.pt"),
         (["lite0", "--device", "gpu"], "unknown device 'gpu'"),
+        (["lite0", "--arch", "resnet50"], "arch resnet50: only a model from a file has use for it"),
+        (["lite0", "--preprocess", "bogus=1"], "preprocess has no setting 'bogus'"),
+        (["lite0", "--classes", "nofile"], "classes: no file nofile"),
         (["lite0", "--sha256", "abc"], "sha256 must be 64 hexadecimal digits; got 'abc'"),
         (["lite0", "--sha256", "0" * 64], "model lite0: its sha256 is 579344248a93e23026e6b78f1f6faf0bc1d282386f6c88"),
     ):
@@ -432,6 +526,22 @@ def test_the_command_refuses_what_it_cannot_load(run_cli, tmp_path: Path) -> Non
         assert (code, out) == (2, "")
         assert err.startswith(f"attrsens: {message}")
         assert err.count("\n") == 1
+
+
+def test_what_a_network_prints_does_not_reach_the_json(tmp_path: Path, monkeypatch, run_cli) -> None:
+    (tmp_path / "chatty_net_of_a_test.py").write_text(
+        "from torch import nn\nclass Chatty(nn.Linear):\n    def forward(self, x):\n        print('hello')\n"
+        "        return super().forward(x.flatten(1))\ndef build():\n    return Chatty(48, 3)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    torch.save(nn.Linear(48, 3).state_dict(), "net.pt")
+    options = ["--arch", "py:chatty_net_of_a_test:build", "--preprocess", "resize=4,crop=4", "--json", "-"]
+    for arguments in (["doctor", "net.pt", *options], ["explain", "sample:coffee", "--model", "net.pt", *options]):
+        code, out, err = run_cli(*arguments)
+        assert code == 0
+        json.loads(out)
+        assert "hello" in err
 
 
 def test_a_problem_is_no_failure_of_the_command(run_cli) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -82,6 +83,10 @@ def test_relu6_is_the_difference_of_two_softpluses(spelling: str) -> None:
 
 X = torch.tensor([-1.0, 0.5, 7.0])
 SPELLINGS = [
+    (lambda x: F.threshold(x, 0.0, 0.0), float("inf"), False),
+    (lambda x: torch.threshold_(x, 0, 0), float("inf"), True),
+    (lambda x: x.clip_(0), float("inf"), True),
+    (nn.Threshold(0, 0), float("inf"), False),
     (lambda x: F.relu(x), float("inf"), False),
     (lambda x: F.relu(x, True), float("inf"), True),
     (lambda x: F.relu(x, inplace=True), float("inf"), True),
@@ -95,7 +100,7 @@ SPELLINGS = [
     (lambda x: x.clamp_min_(0), float("inf"), True),
     (lambda x: F.relu6(x, True), 6.0, True),
     (lambda x: F.hardtanh(x, min_val=0.0, max_val=2.0, inplace=True), 2.0, True),
-    (lambda x: torch.clip(x, 0, 3), 3.0, False),
+    (lambda x: torch.clip(x, 0, 6), 6.0, False),
 ]
 
 
@@ -117,7 +122,11 @@ def test_spellings_of_relu_are_known_and_answered(call, high: float, in_place: b
 
 
 @pytest.mark.parametrize(
-    "call", [lambda x: x.clamp(min=1e-6), lambda x: F.hardtanh(x), lambda x: x.clamp(max=0), F.gelu]
+    "call",
+    [
+        *(lambda x: x.clamp(min=1e-6), F.hardtanh, lambda x: x.clamp(max=0), F.gelu, lambda x: x.clamp(0, 1)),
+        *(lambda x: F.threshold(x, 0.1, 0.0), lambda x: torch.arange(3).clamp(0), lambda x: x.long().clamp_(min=0)),
+    ],
 )
 def test_what_is_no_relu_stays(call) -> None:
     with relu_as(lambda z: 1 / 0) as mode:
@@ -280,6 +289,43 @@ def test_memory_that_runs_out_halves_the_copies_in_a_batch() -> None:
     assert f.passes.forward == 9 + 9
 
 
+@pytest.mark.parametrize("n", [5, 70])
+def test_wrappers_commute(n: int) -> None:
+    """Also where copies are computed again on the way back, when softplus has closed."""
+    one = softplus(smoothed(SmallNet("inplace"), STEPS, n=n, sigma=0.2), STEPS, beta=2.0)
+    other = smoothed(softplus(SmallNet("inplace"), STEPS, beta=2.0), STEPS, n=n, sigma=0.2)
+    f, g = classifier(one), classifier(other)
+    x = uniform(3, 16, 16)
+    torch.testing.assert_close(f.logits(x[None]), g.logits(x[None]), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(f.gradient(x, 1), g.gradient(x, 1), rtol=1e-4, atol=1e-7)
+    assert not torch.allclose(f.gradient(x, 1), classifier(smoothed(SmallNet("inplace"), STEPS, n=n)).gradient(x, 1))
+
+
+@pytest.mark.parametrize("n", [3, 40])
+def test_the_network_inside_is_folded_however_often_it_runs(n: int) -> None:
+    f = classifier(smoothed(softplus(SmallNet("reused"), STEPS), STEPS, n=n))
+    f.logits(uniform(1, 3, 16, 16))
+    assert (f.form.folding.folded, f.form.folding.left) == (2, {})
+
+
+@pytest.mark.parametrize("space", ["pixel", "normalized"])
+def test_every_copy_is_clamped_as_the_network_would(space: str) -> None:
+    clamped = replace(STEPS, clamp=True)
+    f = classifier(smoothed(SmallNet("reused"), clamped, n=6, sigma=0.4), clamp=True).view(space=space)
+    base = classifier(SmallNet("reused"), clamp=True)
+    x = uniform(3, 16, 16)
+    noisy = x + 0.4 * bank(6)
+    torch.testing.assert_close(f.logits(f.encode(x)[None])[0], base.logits(noisy).mean(0), rtol=1e-5, atol=1e-6)
+    want, _ = base.mean_gradient(noisy, 1)
+    torch.testing.assert_close(classifier_gradient(f, x), want, rtol=1e-4, atol=1e-7)
+
+
+def classifier_gradient(f: attrsens.Classifier, x: Tensor) -> Tensor:
+    """The gradient in pixel space of a view in either space."""
+    scale = 1.0 if f.space == "pixel" else 1 / torch.tensor(STEPS.std).reshape(3, 1, 1)
+    return f.gradient(f.encode(x), 1) * scale
+
+
 def test_nothing_is_smoothed_without_noise() -> None:
     x = uniform(2, 3, 16, 16)
     f = classifier(smoothed(SmallNet("reused"), STEPS, n=3, sigma=0.0))
@@ -353,6 +399,15 @@ def test_wrapped_models_explain_like_any_other(tmp_path, run_cli) -> None:
     assert not np.allclose(plain, soft)
 
 
+def test_a_rerun_of_a_wrapped_model_makes_no_pass(monkeypatch) -> None:
+    first = attrsens.explain("sample:coffee", model="lite0+softplus:beta=5+smoothed:n=2,sigma=0.1", method="grad")
+    seen = []
+    monkeypatch.setattr("attrsens.models.nets.lite0.Lite0.forward", lambda *_: seen.append(1))
+    again = attrsens.explain("sample:coffee", model="lite0+softplus:beta=5+smoothed:n=2,sigma=0.1", method="grad")
+    assert seen == []
+    assert again.records == first.records
+
+
 def test_a_new_wrapper_is_one_function() -> None:
     @MODEL_WRAPPERS("twice", version=1)
     def twice(net, preprocess):
@@ -361,10 +416,10 @@ def test_a_new_wrapper_is_one_function() -> None:
         class Twice(nn.Module):
             def __init__(self) -> None:
                 super().__init__()
-                self.net = net
+                self.inner = net
 
             def forward(self, x: Tensor) -> Tensor:
-                return 2 * self.net(x)
+                return 2 * self.inner(x)
 
         return Twice()
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 from attrsens.errors import AttrsensError, OutputError
@@ -123,6 +124,26 @@ def progress(silent: bool, what: str) -> Iterator[Progress | None]:
             bar.update(task, completed=done, total=total, description=f"{what}, {passes} passes")
 
         yield step
+
+
+@contextmanager
+def only_data() -> Iterator[None]:
+    """While active, what others print (a user's own network, say) goes to stderr: stdout is for data."""
+    with redirect_stdout(sys.stderr if sys.stderr is not None else io.StringIO()):
+        yield
+
+
+def steps(what: str, silent: bool) -> Callable[[str], None]:
+    """Told of every step: on a terminal each is a line; elsewhere one every 30 seconds; nothing when silent."""
+    last = time.monotonic()
+
+    def step(name: str) -> None:
+        nonlocal last
+        if not silent and (on_terminal() or time.monotonic() - last >= EVERY):
+            last = time.monotonic()
+            note(f"{what}: {name}")
+
+    return step
 
 
 def _plain(what: str) -> Progress:

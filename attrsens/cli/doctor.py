@@ -33,30 +33,37 @@ def doctor(
 
     attrsens doctor checkpoint.pt --arch resnet50
     """
+    from attrsens.images import Preprocess
     from attrsens.models import zoo
     from attrsens.models.devices import check_device
+    from attrsens.models.labels import load_labels
 
     console.set_up_logging(quiet, verbose)
     console.check_file(json)
     check_device(device)
     zoo.check_name(model, arch)
+    if preprocess:
+        Preprocess().updated(preprocess)
+    if classes:
+        load_labels(classes)
     if sha256 is not None:
         zoo.check_sha256(sha256)
     from attrsens.engine.doctor import doctor as examine
 
     gc.enable()
-    found = examine(
-        model,
-        arch=arch,
-        preprocess=preprocess,
-        classes=classes,
-        sha256=sha256,
-        device=device,
-        offline=offline,
-        cache=not no_cache,
-        cache_dir=cache_dir,
-        step=lambda what: None if quiet or not console.on_terminal() else console.note(f"doctor: {what}"),
-    )
+    with console.only_data():
+        found = examine(
+            model,
+            arch=arch,
+            preprocess=preprocess,
+            classes=classes,
+            sha256=sha256,
+            device=device,
+            offline=offline,
+            cache=not no_cache,
+            cache_dir=cache_dir,
+            step=console.steps("doctor", quiet),
+        )
     if json:
         console.write_json(found, json)
     if json != "-":
@@ -110,7 +117,7 @@ def _show_network(found: Diagnosis, out: Callable[[str], None]) -> None:
     if found.gradients:
         out(f"gradients    {found.gradients.state}; at most {found.gradients.zeros:.1%} of an image's are exactly zero")
     for r in sanity.readings if sanity else ():
-        parts = [] if r.divergence is None else [f"first BatchNorm off by {r.divergence:.3f} nats"]
+        parts = [] if r.divergence is None else [f"KL(pictures | first BatchNorm) {r.divergence:.3f} nats"]
         if sanity and r.log_probability is not None:
             parts.append(f"{r.right} of {sanity.pictures} pictures right, mean log-probability {r.log_probability:.2f}")
         if parts:
@@ -126,9 +133,7 @@ def _show_numerics(found: Diagnosis, out: Callable[[str], None]) -> None:
         s = found.speed
         kinds = (("forward", s.forward, s.floor_forward), ("with gradient", s.gradient, s.floor_gradient))
         known = ((kind, ours, best) for kind, ours, best in kinds if ours and best)
-        rates = ", ".join(
-            f"{ours:.1f} passes a second {kind} ({best / ours:.2f} x floor)" for kind, ours, best in known
-        )
+        rates = ", ".join(f"{ours:.1f} passes a second {kind} (floor {best:.1f})" for kind, ours, best in known)
         out(f"speed        {rates}")
     for i, move in enumerate(found.noise_floor):
         head = "noise floor" if i == 0 else ""

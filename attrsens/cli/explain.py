@@ -89,7 +89,8 @@ def explain(
         "cache_limit": int(cache_limit * 1e9),
         **flags,
     }
-    prepared = prepare(**request)
+    with console.only_data():
+        prepared = prepare(**request)
     gc.enable()
     gc.freeze()  # what was imported and loaded need not be looked at again
     if plan:
@@ -101,7 +102,7 @@ def explain(
     writer = Writer(out, formats, force=force, overlay=overlay)
     code = 0
     try:
-        with console.progress(quiet or no_progress, "explain") as progress:
+        with console.progress(quiet or no_progress, "explain") as progress, console.only_data():
             report = execute(prepared, sink=writer.add, progress=progress)
     except Interrupted as stopped:
         report, code = stopped.report, 130

@@ -66,6 +66,7 @@ class Diagnosis:
 
     schema_version: int
     model: Loaded
+    definitions: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     batch_difference: float | None = None

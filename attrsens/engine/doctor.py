@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from attrsens.engine.cell import parse_call
 from attrsens.engine.diagnosis import Diagnosis, FormInfo, Loaded, Speed, Verdict
+from attrsens.engine.noise import DEFINITION as NOISE
 from attrsens.engine.noise import noise_floor
 from attrsens.engine.plan import cost, floor, throughput
+from attrsens.engine.sanity import DEFINITIONS as SANITY
 from attrsens.engine.sanity import sanity
 from attrsens.errors import AttrsensError
 from attrsens.images import decode
@@ -20,7 +21,7 @@ from attrsens.samples import Sample, samples
 from attrsens.spec import METHODS
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from attrsens.models.census import Facts
     from attrsens.models.classifier import Classifier
@@ -28,6 +29,16 @@ if TYPE_CHECKING:
 SIDE = 224  # of the pictures, for a model without a crop
 FEW = 4  # pictures for gradients and the noise floor
 SPEED = 3.0  # seconds to measure throughput in, and again for its floor
+DEFINITIONS = {
+    "noise_floor": NOISE,
+    "sanity.divergence": SANITY["divergence"],
+    "sanity.log_probability": SANITY["log_probability"],
+    "sanity.right": SANITY["right"],
+    "batch_difference": "largest change of a logit when other pictures share the batch, as a fraction of the range of "
+    "all pictures' logits; lower is better",
+    "gradients": "of the top class's logit with respect to the pixels, over the pictures",
+    "speed": "images a second through the network; floor: the bare network's best over batches of 4, 8 and 16",
+}
 COUPLED = 1e-3  # change of the logits by others in the batch, as a fraction of their range, that is no rounding
 
 
@@ -74,42 +85,68 @@ class _Examination:
         self.f, self.step = f, step
         self.pixels, self.shown = pictures(f)
         self.few = self.pixels[: max(1, FEW // f.copies)]  # photographs come first
-        self.out = Diagnosis(1, _loaded(f))
+        self.out = Diagnosis(1, _loaded(f), DEFINITIONS)
 
     def run(self) -> Diagnosis:
+        """Every step, with whatever the network raises told as a problem, and the other steps taken all the same."""
         f, out = self.f, self.out
         if f.preprocess.crop is None:
-            out.notes.append(
-                f"no crop is set: examined on pictures of {SIDE} x {SIDE}; --preprocess resize=...,crop=..."
-            )
+            out.notes.append(f"no crop is set (--preprocess resize=...,crop=...): examined at {SIDE} x {SIDE} pixels")
         self.step("one pass")
         try:
-            logits = f.view().logits(self.pixels[:1])
+            out.model.classes = f.view().logits(self.pixels[:1]).shape[1]
         except AttrsensError as error:
             out.problems.append(str(error))
             out.methods = [Verdict(name, False, "one pass over a picture fails", None, None, None) for name in METHODS]
             return out
-        out.model.classes = logits.shape[1]
-        self.step("activations")
-        self._census()
-        self.step("gradients")
-        self._gradients()
-        self.step("what it was trained on")
-        out.sanity = sanity(f, self.pixels, self.shown)
-        out.problems += out.sanity.suspicions
-        out.notes += [f"not checked: {what}" for what in out.sanity.unchecked]
-        self.step("folding and speed")
-        fast = in_form(f)
-        self._form(fast)
-        self._speed(fast)
-        self.step("noise floor")
-        if out.gradients and out.gradients.state == "ok":
-            out.noise_floor = noise_floor(f, self.few)
+        with f.exact():
+            self._try("activations", self._census)
+            self._try("batches", self._batches)
+            self._try("gradients", self._gradients)
+            self._try("what it was trained on", self._sanity)
+            self._try("folding and speed", self._speed)
+            if out.gradients and out.gradients.state == "ok":
+                self._try("noise floor", self._noise)
         self._verdicts()
         return out
 
+    def _try(self, what: str, step: Callable[[], None]) -> None:
+        self.step(what)
+        try:
+            step()
+        except (Exception, SystemExit) as error:  # the network may be anybody's
+            first = (str(error).splitlines() or [type(error).__name__])[0][:160]
+            self.out.problems.append(f"{what} cannot be examined: {first}")
+
+    def _noise(self) -> None:
+        self.out.noise_floor = noise_floor(self.f, self.few)
+
+    def _sanity(self) -> None:
+        """Of the network inside its wrappers, which is what was trained."""
+        from attrsens.models.surgery import core_of
+
+        core = core_of(self.f.network)
+        bare = self.f if core is self.f.network else bare_classifier(self.f, core)
+        found = self.out.sanity = sanity(bare, self.pixels, self.shown)
+        self.out.problems += found.suspicions
+        self.out.notes += [f"not checked: {what}" for what in found.unchecked]
+
+    def _batches(self) -> None:
+        from attrsens.models.census import batch_difference
+
+        out = self.out
+        few = self.few if len(self.few) > 1 else self.pixels[:2]
+        out.batch_difference, out.repeatable = batch_difference(self.f, few)
+        if not out.repeatable:
+            out.problems.append("the same batch gives other logits the second time: something in it draws at random")
+        elif out.batch_difference > COUPLED:
+            out.problems.append(
+                f"an image's logits change by {out.batch_difference:.1e} of their range with others in its batch: maps "
+                "would depend on the batch"
+            )
+
     def _census(self) -> None:
-        from attrsens.models.census import batch_difference, take_census
+        from attrsens.models.census import take_census
 
         f, out = self.f, self.out
         census = out.census = take_census(f.network, f.normalised(self.few[:1]))
@@ -123,14 +160,6 @@ class _Examination:
             kinds = ", ".join(f"{n} {name}" for name, n in census.others.items())
             also = "besides its ReLUs it calls" if census.relus else "it calls no ReLU but"
             out.notes.append(f"{also} {kinds}, which softplus and ReLU rules leave as they are")
-        out.batch_difference, out.repeatable = batch_difference(f, self.few if len(self.few) > 1 else self.pixels[:2])
-        if not out.repeatable:
-            out.problems.append("the same batch gives other logits the second time: something in it draws at random")
-        elif out.batch_difference > COUPLED:
-            out.problems.append(
-                f"an image's logits change by {out.batch_difference:.1e} of their range with others in its batch: maps "
-                "would depend on the batch"
-            )
 
     def _gradients(self) -> None:
         from attrsens.models.census import look_at_gradients
@@ -138,36 +167,35 @@ class _Examination:
         found = self.out.gradients = look_at_gradients(self.f, self.few)
         words = {
             "none": "its logits have no gradient path to the input",
-            "zero": "its gradient is zero everywhere on a picture",
+            "zero": "its gradient is zero everywhere on every picture, and around them",
+            "zero here": "its gradient is zero everywhere on every picture, though not around them",
             "not finite": "its gradient is not finite on a picture",
             "failed": found.message,
         }
         if found.state != "ok":
             self.out.problems.append(words[found.state])
-        elif found.saturated:
+        if found.state == "ok" and found.flat:
+            self.out.notes.append(f"on {found.flat} of {len(self.few)} pictures its gradient is zero everywhere")
+        if found.saturated:
             self.out.notes.append(
                 "the top class's probability is saturated on a picture: gradients of it are zero; use output=logit"
             )
 
-    def _form(self, fast: Classifier) -> None:
+    def _speed(self) -> None:
+        out, fast = self.out, in_form(self.f)
         try:
             fast.view().logits(self.pixels[:1])
         except AttrsensError as error:
-            self.out.problems.append(f"folded: {error}; use --no-fold")
+            out.problems.append(f"folded: {error}; use --no-fold")
             return
         form = fast.form
         assert form is not None
-        self.out.form = FormInfo(form.folding.folded, form.folding.left, form.layout_name, form.note)
+        out.form = FormInfo(form.folding.folded, form.folding.left, form.layout_name, form.note)
         if form.folding.left:
             reasons = ", ".join(dict.fromkeys(form.folding.left.values()))
-            self.out.notes.append(f"{len(form.folding.left)} BatchNorms stay unfolded: {reasons}")
+            out.notes.append(f"{len(form.folding.left)} BatchNorms stay unfolded: {reasons}")
         if form.note:
-            self.out.notes.append(f"it runs in plain memory order: {form.note}")
-
-    def _speed(self, fast: Classifier) -> None:
-        out = self.out
-        if out.form is None:
-            return
+            out.notes.append(f"it runs in plain memory order: {form.note}")
         back = out.gradients is not None and out.gradients.state not in ("none", "failed")
         forward, gradient = throughput(fast, SPEED)
         best = floor(fast, self.pixels, SPEED, back)
@@ -176,12 +204,10 @@ class _Examination:
             out.speed.gradient, out.speed.floor_gradient = gradient, max(gradient, best["gradient"])
 
     def _verdicts(self) -> None:
-        from attrsens.models.census import Facts
+        from attrsens.models.census import Census, Facts, Gradients
 
         out = self.out
-        assert out.census is not None
-        assert out.gradients is not None
-        facts = Facts(out.census, out.gradients, self.f.network)
+        facts = Facts(out.census or Census(), out.gradients or Gradients("failed"), self.f.network)
         side = self.pixels.shape[-2:]
         out.methods = [self._verdict(name, facts, (side[0], side[1])) for name in METHODS]
 
@@ -198,6 +224,8 @@ class _Examination:
         if speed:
             seconds = (passes.forward - passes.backward) / speed.forward
             seconds += passes.backward / speed.gradient if speed.gradient else 0.0
+        if traits["gradient"] and facts.gradients.state == "zero here":
+            reason = "the gradient is zero at the pictures, though not around them"
         if traits["gradient"] and facts.gradients.saturated and call.parameters["output"] == "prob":
             reason = "where the probability is saturated its map is zero; output=logit is not"
         return Verdict(name, True, reason, passes.forward, passes.backward, seconds)
@@ -205,8 +233,10 @@ class _Examination:
 
 def unfit(name: str, facts: Facts) -> str | None:
     """Why a method cannot explain the network, or None: gradients that it needs, then what its trait `unfit` says."""
-    traits = METHODS[name].traits
-    if traits["gradient"] and facts.gradients.state != "ok":
+    traits, state = METHODS[name].traits, facts.gradients.state
+    if state == "zero here":
+        return "its map would be zero: the gradient is, at the pictures" if traits.get("local") else None
+    if traits["gradient"] and state != "ok":
         return {
             "none": "no gradient path from the logits to the input",
             "zero": "its map would be zero: every gradient is",
@@ -230,10 +260,21 @@ def pictures(f: Classifier) -> tuple[Tensor, list[Sample]]:
 
 def in_form(f: Classifier) -> Classifier:
     """The same classifier in the form that passes run by default: a copy, folded and laid out."""
+    from attrsens.models.failures import copied
+
+    return _classifier(f, copied(f.network, f.name), fold=True)
+
+
+def bare_classifier(f: Classifier, network: nn.Module) -> Classifier:
+    """A classifier of another network with the same preprocessing and classes, unfolded."""
+    return _classifier(f, network, fold=False)
+
+
+def _classifier(f: Classifier, network: nn.Module, fold: bool) -> Classifier:
     from attrsens.models.classifier import Classifier
 
     return Classifier(
-        copy.deepcopy(f.network), **asdict(f.preprocess), classes=f.classes, name=f.name, id=f.id, device=str(f.device),
+        network, **asdict(f.preprocess), classes=f.classes, name=f.name, id=f.id, device=str(f.device), fold=fold,
         batch=f.asked_batch, copy_module=False,
     )  # fmt: skip
 

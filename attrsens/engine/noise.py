@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,10 +16,11 @@ if TYPE_CHECKING:
 @dataclass
 class Move:
     """How far the gradient map (mean over channels, top class's logit, pixel space) moves under a change of numerics:
-    the largest over the images. All three are 0 for the same map; lower is closer.
+    the largest over the images. All three are 0 for the same map; lower is closer; `DEFINITION` says it beside them.
 
     Attributes:
-        l2: ||a - b|| / ||b||; cosine: 1 - cosine similarity; spearman: 1 - rank correlation, ties averaged.
+        l2: ||b - a|| / ||a||, a the map in the reference numerics, b the changed one; cosine: 1 - cosine similarity;
+            spearman: 1 - rank correlation over pixels, ties averaged.
     """
 
     change: str
@@ -28,6 +28,13 @@ class Move:
     cosine: float | None
     spearman: float | None
     reason: str | None = None
+
+
+DEFINITION = (
+    "gradient map of the top class's logit in pixel space, signed, mean over channels; a: BatchNorm unfolded, plain "
+    "memory order, one image a batch; b: with the change; l2 = ||b - a|| / ||a||, cosine = 1 - cosine similarity, "
+    "spearman = 1 - rank correlation over pixels; each the largest over the pictures; lower is closer"
+)
 
 
 def noise_floor(f: Classifier, pixels: Tensor) -> list[Move]:
@@ -39,9 +46,11 @@ def noise_floor(f: Classifier, pixels: Tensor) -> list[Move]:
     """
     import torch
 
+    from attrsens.models.failures import copied
     from attrsens.models.form import fast_form, fold_batchnorm
+    from attrsens.models.surgery import core_of
 
-    net, x, std = f.network, f.normalised(pixels), pixels.new_tensor(f.preprocess.std).reshape(-1, 1, 1)
+    net, x, std = f.network, f.normalised(pixels), torch.tensor(f.preprocess.std).reshape(-1, 1, 1)
     plain, last = torch.contiguous_format, torch.channels_last
     targets = f.view().logits(pixels).argmax(1)
 
@@ -67,13 +76,13 @@ def noise_floor(f: Classifier, pixels: Tensor) -> list[Move]:
     out.append(_move(f"threads: {other} instead of {torch.get_num_threads()}", base, partial(threads, other)))
     if len(x) > 1:
         out.append(_move(f"batch: {len(x)} instead of 1", base, partial(maps, net, plain, len(x))))
-    laid = copy.deepcopy(net).to(memory_format=last)
+    laid = copied(net, f.name).to(memory_format=last)
     out.append(_move("layout: channels_last instead of plain", base, partial(maps, laid, last, 1)))
-    folded = copy.deepcopy(net)
-    if fold_batchnorm(folded, x[:1].clone()).folded:
+    folded = copied(net, f.name)
+    if fold_batchnorm(core_of(folded), x[:1].clone()).folded:
         out.append(_move("fold: BatchNorm folded", base, partial(maps, folded, plain, 1)))
-    fast = copy.deepcopy(net)
-    layout = fast_form(fast, x[:1]).layout
+    fast = copied(net, f.name)
+    layout = fast_form(core_of(fast), x[:1]).layout
     out.append(_move("the default form, against --no-fold", base, partial(maps, fast, layout, f.sizes[1])))
     return out
 

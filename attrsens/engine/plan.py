@@ -65,6 +65,8 @@ def cost(classifier: Classifier, call: Call, shape: tuple[int, int]) -> PassInfo
 def check(request: Request, store: Store | None) -> None:
     """Raise now what would stop every image later: classes out of range, calls that do not suit the crop."""
     for classifier in request.classifiers:
+        if classifier.probe and not _predicted(classifier, request, store):
+            classifier.probe()
         if store and classifier.classes is None and not set(request.targets) <= {"top1", "true"}:
             _recall_classes(classifier, request, store)
         for word in request.targets:
@@ -77,6 +79,14 @@ def check(request: Request, store: Store | None) -> None:
                     cost(classifier, call, (side, side))
                 except InputError as error:
                     raise AttrsensError(str(error)) from None
+
+
+def _predicted(classifier: Classifier, request: Request, store: Store | None) -> bool:
+    """Whether the first image's prediction is in the store: then the model has worked before."""
+    try:
+        return store is not None and cell_of(classifier, request.sources[0].load().sha256).key in store
+    except (InputError, IndexError):
+        return False
 
 
 def _recall_classes(classifier: Classifier, request: Request, store: Store) -> None:

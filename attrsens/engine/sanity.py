@@ -36,6 +36,15 @@ BETTER = 0.2  # mean log-probability (nats) by which another reading must do bet
 POOR = 0.4  # share of pictures right below which something is wrong
 
 
+DEFINITIONS = {
+    "divergence": "median over the channels of the network's first BatchNorm of KL(N(mean, variance of its input over "
+    "the packaged photographs) | N(running mean, running variance)), nats; lower is better",
+    "log_probability": "mean over the packaged pictures of the log of the summed softmax probability of the classes "
+    "that a person would let pass for what the picture shows, nats; higher is better",
+    "right": "packaged pictures whose top-1 class is one of those; higher is better",
+}
+
+
 @dataclass
 class Reading:
     """One way to feed the network.
@@ -86,7 +95,7 @@ def sanity(f: Classifier, pixels: Tensor, shown: Sequence[Sample]) -> Sanity:
     for reading in out.readings:
         _read(f, reading, pixels, right, sum(s.photo for s in shown))
     out.pictures = len(right)
-    _judge(out, own)
+    judge(out, own)
     return out
 
 
@@ -140,9 +149,12 @@ def _divergence(norm: Any, x: Tensor) -> float:
     return float(each.median())
 
 
-def _judge(out: Sanity, own: Reading) -> None:
+def judge(out: Sanity, own: Reading) -> None:
+    """Say what the readings make suspicious, and what they cannot tell."""
     others = [r for r in out.readings[1:] if r.order == "as loaded"]
-    if own.divergence is not None:
+    if len(own.mean) == 1:
+        out.unchecked.append("mean and std: packaged pictures are photographs, and one channel means other pictures")
+    elif own.divergence is not None:
         best = min(others, key=lambda r: r.divergence or 0.0, default=own)
         if own.divergence > FOREIGN and best.divergence is not None and best.divergence < min(own.divergence / 3, 0.3):
             out.suspicions.append(

@@ -87,11 +87,10 @@ def prepare(
     expressions = _texts(method) or [choose_method(parameters)]
     calls = parse_calls(expressions, parameters)
     models: list[Any] = list(model) if isinstance(model, (list, tuple)) else [model]
-    for entry in models:
+    files = [isinstance(m, str) and zoo.is_file(zoo.split(m)[0]) for m in models]
+    for entry, file in zip(models, files, strict=True):
         if isinstance(entry, str):
-            zoo.check_name(entry, arch)
-    if arch and not any(isinstance(entry, str) and zoo.is_file(zoo.split(entry)[0]) for entry in models):
-        raise AttrsensError(f"arch {arch}: only a model from a file has use for it; --model FILE --arch {arch}")
+            zoo.check_name(entry, arch if file or not any(files) else None)
     if sha256 is not None:
         zoo.check_sha256(sha256)
         if len(models) != 1:
@@ -121,7 +120,10 @@ def prepare(
         "precision": precision,
     }
     how: dict[str, Any] = {"fold": fold, "batch": batch, "offline": offline, "cache": cache, "cache_dir": cache_dir}
-    classifiers = [zoo.load(m, **how, **options) if isinstance(m, str) else m for m in models]
+    classifiers = []
+    for entry, file in zip(models, files, strict=True):
+        for_file = options if file else options | {"arch": None}
+        classifiers.append(zoo.load(entry, **how, **for_file) if isinstance(entry, str) else entry)
     request = Request(sources, classifiers, targets, calls, truth, only_correct)
     config = {
         "images": [printable(str(g)) if isinstance(g, (str, Path)) else "array" for g in given],

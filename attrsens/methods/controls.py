@@ -102,7 +102,8 @@ def phase(
     turn = angles / angles.abs().clamp(min=1e-300)
     turn[0, 0] = 1  # the mean stays
     spectrum = torch.fft.rfft2(heatmap.double()) * turn
-    return torch.fft.irfft2(spectrum, s=tuple(heatmap.shape[-2:])).float()
+    turned: Tensor = torch.fft.irfft2(spectrum, s=tuple(heatmap.shape[-2:]))
+    return turned.float()
 
 
 def _map_of(f: Classifier, x: Tensor, target: int, name: str) -> Tensor:

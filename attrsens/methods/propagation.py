@@ -40,7 +40,7 @@ def guided_many(f: Classifier, images: Images, target: int) -> Iterator[Tensor]:
         yield from parts
 
 
-@METHODS("gbp", version=1, gradient=True, cost="1 F + 1 B", many=guided_many, unfit=_no_relu)
+@METHODS("gbp", version=1, gradient=True, local=True, cost="1 F + 1 B", many=guided_many, unfit=_no_relu)
 def guided_backprop(f: Classifier, x: Tensor, target: int) -> Tensor:
     """Gradient that passes a ReLU only where its input and what comes back are positive.
 
@@ -63,7 +63,7 @@ def _seen(mode: relu_as, f: Classifier) -> None:
         raise AttrsensError(f"gbp: model {f.name} calls no ReLU, so there is nothing to guide through")
 
 
-@METHODS("lrp", version=1, gradient=True, cost="1 F + 1 B", unfit=_no_rule)
+@METHODS("lrp", version=1, gradient=True, local=True, cost="1 F + 1 B", unfit=_no_rule)
 def lrp_epsilon(
     f: Classifier,
     x: Tensor,

@@ -60,14 +60,16 @@ class Gradients:
     """Gradients of the top class's score with respect to the input, over a few images.
 
     Attributes:
-        state: ok; zero: of the logit, everywhere; not finite; none: no path from the logits to the input; failed.
-        zeros: largest share of elements that are exactly zero, in an image.
+        state: ok; zero: of the logit, in every image and around it; zero here: in every image, but not around it; not
+            finite; none: no path from the logits to the input; failed.
+        zeros: largest share of elements that are exactly zero, in an image; `flat`: images where all are.
         saturated: the probability's gradient is zero in some image, though the logit's is not.
         message: what the network said where it failed.
     """
 
     state: str = "ok"
     zeros: float = 0.0
+    flat: int = 0
     saturated: bool = False
     message: str = ""
 
@@ -148,9 +150,13 @@ def look_at_gradients(f: Classifier, pixels: Tensor) -> Gradients:
                 return Gradients("not finite")
             zeros = float((gradient == 0).float().mean())
             out.zeros = max(out.zeros, zeros)
-            if zeros == 1:
-                return Gradients("zero", 1.0)
-            out.saturated |= not bool(f.view(output="prob").gradient(image, target).any())
+            out.flat += zeros == 1
+            out.saturated |= zeros < 1 and not bool(f.view(output="prob").gradient(image, target).any())
+        if out.flat == len(pixels):
+            noise = torch.from_numpy(f.stream(0, "around").normal(range(len(pixels)), tuple(pixels.shape[1:])))
+            around = torch.cat([pixels / 2, pixels + 0.15 * noise.to(pixels)])
+            steep = [bool(f.view().gradient(image, targets[i % len(pixels)]).any()) for i, image in enumerate(around)]
+            out.state = "zero here" if any(steep) else "zero"
     except AttrsensError as error:
         return Gradients("none" if "no gradient path" in str(error) else "failed", message=str(error))
     return out

@@ -1,7 +1,8 @@
 """Weights from untrusted files. No code from a checkpoint ever runs.
 
-safetensors and numpy archives first, then `torch.load(weights_only=True)`; a pickle that this refuses is read once more
-by `unpickle.py`, in a process of its own that knows tensors only, and what that finds is kept as safetensors.
+safetensors and numpy archives first, then `torch.load(weights_only=True)` for pickles that `plain.py` finds plain; any
+other is read by `unpickle.py`, in a process of its own that knows tensors only, and what that finds is kept as
+safetensors.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import torch
 from torch import Tensor
 
 from attrsens.errors import AttrsensError
+from attrsens.models.plain import is_plain
 from attrsens.models.unpickle import WRAPPERS, clean_versions, find_state
 
 log = logging.getLogger("attrsens")
@@ -33,8 +35,9 @@ log = logging.getLogger("attrsens")
 State = OrderedDict[str, Tensor]
 HEADER = 100 * 2**20  # bytes of a safetensors header; the format's own limit
 ARCHIVE = 8 * 2**30  # bytes of a numpy archive, unpacked
+SMALL, RATIO = 64 * 2**20, 20  # bytes that any archive may unpack to, and by how much more than its own
 SECONDS = 600  # that the tensor-only reader may take
-KEPT = "attrsens-weights-1"
+KEPT = "attrsens-weights-2"
 
 
 @dataclass
@@ -93,8 +96,11 @@ def recognise(path: Path) -> str:
         raise AttrsensError(f"model: no file {path}")
     if not path.is_file():
         raise AttrsensError(f"{path}: not a regular file")
-    with path.open("rb") as file:
-        head = file.read(512)
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise AttrsensError(f"{path}: cannot be read ({error.strerror})") from None
     size = path.stat().st_size
     if not head:
         raise AttrsensError(f"{path}: the file is empty")
@@ -122,15 +128,15 @@ def _recognise_zip(path: Path, size: int) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except Exception:  # zipfile raises what it happens to meet
         raise AttrsensError(f"{path}: damaged or cut short") from None
     names = [m.filename for m in members]
     if any("constants.pkl" in n or n.startswith(("models/", "code/")) or "/models/" in n for n in names):
         raise AttrsensError(f"{path}: TorchScript or exported programs are not loaded; save a state_dict")
     unpacked = sum(m.file_size for m in members)
     if members and all(n.endswith(".npy") for n in names):
-        if unpacked > ARCHIVE:
-            raise AttrsensError(f"{path}: {unpacked / 1e9:.1f} GB unpacked; numpy archives up to 8 GB are read")
+        if unpacked > min(ARCHIVE, SMALL + RATIO * size):
+            raise AttrsensError(f"{path}: would unpack to {unpacked / 1e9:,.1f} GB, which no weights of its size do")
         return "npz"
     if not any(n.endswith("data.pkl") for n in names):
         raise AttrsensError(f"{path}: a zip archive without weights; give the checkpoint itself")
@@ -164,6 +170,8 @@ def _read_pickle(path: Path, kind: str, digest: str, keep: Path | None) -> tuple
         found = _kept(kept, digest)
         if found:
             return found
+    if not is_plain(path, kind):
+        return _read_inert(path, digest, kept)
     try:
         data: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # objects besides tensors, or damage; the reader below tells which
@@ -204,17 +212,21 @@ def _read_inert(path: Path, digest: str, kept: Path | None) -> tuple[State, list
         except (ValueError, IndexError):
             raise AttrsensError(f"{path}: cannot be read as a checkpoint (its reader stopped)") from None
         if "hostile" in told:
-            raise AttrsensError(f"{path}: refused: {told['hostile']}, which no checkpoint needs; nothing of it was run")
+            what = printable(told["hostile"])
+            raise AttrsensError(f"{path}: refused: {what}, which no checkpoint needs; nothing of it was run")
         if "error" in told:
+            what = printable(told["error"])
             raise AttrsensError(
-                f"{path}: cannot be read as a checkpoint ({told['error']}); what is not a tensor is never run; "
-                "save its state_dict() as safetensors"
+                f"{path}: cannot be read as a checkpoint ({what}); what is not a tensor is never run; save its "
+                "state_dict() as safetensors"
             )
-        state = _read_safetensors(out)
+        read = _read_safetensors(out)
+        state: State = OrderedDict((name, read[name]) for name in told["names"])  # in the order of the pickle
     layout = ["pickled objects, read as tensors only", *_under(told["under"])]
     versions = clean_versions(told["versions"])
     if kept:
-        _keep(kept, state, {"source": digest, "layout": json.dumps(layout), "versions": json.dumps(versions)})
+        facts = {"layout": layout, "versions": versions, "names": list(state)}
+        _keep(kept, state, {"source": digest, **{name: json.dumps(fact) for name, fact in facts.items()}})
     return _with_versions(state, versions), layout
 
 
@@ -266,7 +278,7 @@ def _kept(path: Path, digest: str) -> tuple[State, list[str]] | None:
     try:
         with safe_open(path, framework="pt") as file:
             facts = file.metadata() or {}
-            state: State = OrderedDict((name, file.get_tensor(name)) for name in file.keys())
+            state: State = OrderedDict((name, file.get_tensor(name)) for name in json.loads(facts["names"]))
         if (facts["format"], facts["source"], facts["payload"]) != (KEPT, digest, _payload(state)):
             raise ValueError("its hash differs")
         return _with_versions(state, clean_versions(json.loads(facts["versions"]))), list(json.loads(facts["layout"]))
@@ -321,10 +333,14 @@ def _under(keys: list[str]) -> list[str]:
 
 def _first(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0][:160] if lines else type(error).__name__
+    return printable(lines[0][:160]) if lines else type(error).__name__
 
 
 def some(names: list[str]) -> str:
     """A few of the names, which may be anything."""
-    shown = ["".join(c if c.isprintable() else "?" for c in name[:80]) for name in names[:3]]
-    return ", ".join(shown) + (", ..." if len(names) > 3 else "")
+    return ", ".join(printable(name[:80]) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def printable(text: str) -> str:
+    """Text from a file, fit for one line on a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)

@@ -20,7 +20,7 @@ from attrsens.models.failures import copied, explained, is_memory
 from attrsens.models.form import Form, fast_form
 from attrsens.models.identity import fingerprint
 from attrsens.models.outputs import Target, check_finite, check_logits, select
-from attrsens.models.surgery import first_output
+from attrsens.models.surgery import core_of, first_output
 from attrsens.seeds import Stream
 
 
@@ -55,6 +55,7 @@ class Classifier:
     Attributes:
         passes: counts since this object (or view) was made; an image of a smoothed network counts once a noisy copy.
         architecture, layout: what was loaded, in words, where it was loaded from a name or file.
+        probe: tries, in one pass, whether a wrapper has anything to do; None where that is no question.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Classifier:
         self.sha256: str | None = None
         self.architecture, self.layout = type(module).__name__, ["a module in memory"]
         self.source: str | None = None
+        self.probe: Callable[[], None] | None = None
         self.passes = Passes()
         module = copied(module, self.name) if copy_module else module
         self._net = module.eval().requires_grad_(False).to(self.device)
@@ -101,6 +103,7 @@ class Classifier:
         for part in self._copies:
             part.chunk = sizes[1]
         sizes = (max(1, sizes[0] // self.copies), max(1, sizes[1] // self.copies))
+        self._clamps = self.preprocess.clamp and not self._copies
         self._shared = _Shared(*sizes, form=None if fold and convs else Form())
         shape = (-1, 1, 1)
         self._mean = torch.tensor(self.preprocess.mean, device=self.device).reshape(shape)
@@ -280,10 +283,10 @@ class Classifier:
         shape = tuple(x.shape[1:])
         try:
             if self._shared.form is None:  # once, on the first image it accepts, whose size is then known
-                self._shared.form = fast_form(self._net, self._normalised(x[:1].detach(), Form()))
+                self._shared.form = fast_form(core_of(self._net), self._normalised(x[:1].detach(), Form()))
             x = self._normalised(x, self._shared.form)
             logits = first_output(self._net(x))
-        except Exception as error:  # the network may be anybody's
+        except (Exception, SystemExit) as error:  # the network may be anybody's
             raise explained(error, self.name, f"fails on an image of shape {shape}") from None
         check_logits(logits, len(x), self.name, self.classes)
         return logits
@@ -292,12 +295,12 @@ class Classifier:
         """The network's own input, a copy, since it may work in place."""
         if self.space == "pixel":
             x = x.contiguous(memory_format=form.layout)
-            return ((x.clamp(0, 1) if self.preprocess.clamp else x) - self._mean).div_(self._std)
-        if self.preprocess.clamp:
+            return ((x.clamp(0, 1) if self._clamps else x) - self._mean).div_(self._std)
+        if self._clamps:
             x = x.clamp(min=-self._mean / self._std, max=(1 - self._mean) / self._std)
         return x.clone(memory_format=form.layout)
 
-    def _exact(self) -> AbstractContextManager[object]:
+    def exact(self) -> AbstractContextManager[object]:
         """fp32 that is fp32 on a GPU too: no TF32, no kernels that differ from run to run."""
         if self.device.type != "cuda":
             return nullcontext()
@@ -306,14 +309,14 @@ class Classifier:
     def _forward_only(self, x: Tensor) -> Tensor:
         reduced = self.precision == "bf16"
         half = torch.autocast(self.device.type, torch.bfloat16, enabled=reduced)
-        with torch.inference_mode(), self._exact(), half:
+        with torch.inference_mode(), self.exact(), half:
             logits = self._network(x).float()
         check_finite(logits, self.name)
         self._count(len(x))
         return logits
 
     def _gradient(self, losses: Sequence[Callable[..., Tensor]], x: Tensor, places: Tensor) -> tuple[Tensor, ...]:
-        with torch.enable_grad(), self._exact():
+        with torch.enable_grad(), self.exact():
             x = x.detach().requires_grad_()
             logits = self._network(x).float()
             check_finite(logits, self.name)

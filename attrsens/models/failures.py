@@ -10,7 +10,7 @@ from torch import nn
 from attrsens.errors import AttrsensError, InputError
 
 
-def explained(error: Exception, name: str, what: str) -> Exception:
+def explained(error: BaseException, name: str, what: str) -> BaseException:
     """Somebody else's exception as one line; running out of memory stays what it is."""
     if isinstance(error, AttrsensError) or is_memory(error):
         return error
@@ -31,7 +31,7 @@ def copied(module: nn.Module, name: str) -> nn.Module:
         raise AttrsensError(f"model {name} cannot be copied ({first}); hand it over with copy_module=False") from None
 
 
-def is_memory(error: Exception) -> bool:
+def is_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, in any of the words that torch has for it."""
     texts = ("not enough memory", "can't allocate memory", "out of memory")
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(t in str(error) for t in texts)

@@ -62,10 +62,12 @@ def fold_batchnorm(net: nn.Module, example: Tensor) -> Folding:
 
 
 def difference(before: Tensor, after: Tensor) -> float:
-    """Largest change of the logits as a fraction of their range (of 1 where the range is less); inf if not finite."""
+    """Largest change of the logits as a fraction of their range (of their size where all are equal); inf if not
+    finite."""
     if not bool(torch.isfinite(after).all()):
         return float("inf")
-    return float((after - before).abs().max()) / max(1.0, float(before.max() - before.min()))
+    span = float(before.max() - before.min()) or float(before.abs().max())
+    return float((after - before).abs().max()) / max(span, 1e-30)
 
 
 def _trace(net: nn.Module, example: Tensor) -> tuple[list[Pair], Tensor, dict[nn.Module, str]]:

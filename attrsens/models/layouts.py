@@ -17,6 +17,7 @@ from attrsens.models.checkpoints import State, some
 log = logging.getLogger("attrsens")
 
 PREFIXES = ("module.", "model.", "net.", "network.")
+LEVELS = 4  # of prefixes
 NORMALISERS = ("normalizer", "normalize")
 
 
@@ -37,19 +38,23 @@ class Settled:
 
 def settle(state: State, wanted: Collection[str], what: str) -> Settled:
     """Take off what training wrapped around a network: `module.`, an attacker with a copy of the network, a
-    normaliser, and `model.` as often as it takes until names agree with those that are wanted.
+    normaliser, and `model.` up to `LEVELS` times until names agree with those that are wanted.
 
     Checkpoints of MadryLab's robustness and of robust-models-transfer have all of these (methods 6).
 
     Raises:
         AttrsensError: a normaliser without a usable mean and std.
     """
+    if state.keys() == set(wanted):  # also a network that has a module of such a name itself
+        return Settled(state)
     out = Settled(strip_prefix(state, "module."))
     if out.state is not state:
         out.layout.append("prefix module.")
     _drop_attacker(out, what)
     _take_normaliser(out, what)
-    while not any(name in wanted for name in out.state):
+    for _ in range(LEVELS):
+        if any(name in wanted for name in out.state):
+            break
         prefix = next((p for p in PREFIXES if out.state and all(name.startswith(p) for name in out.state)), None)
         if prefix is None:
             break
@@ -74,8 +79,11 @@ def _take_normaliser(out: Settled, what: str) -> None:
         for mean, std in ((f"{module}.new_mean", f"{module}.new_std"), (f"{module}.mean", f"{module}.std")):
             if mean not in out.state or std not in out.state:
                 continue
+            shapes = [tuple(out.state[name].shape) for name in (mean, std)]
+            if any(out.state[name].numel() not in (1, 3) for name in (mean, std)):
+                raise AttrsensError(f"{what}: its normaliser has mean and std of shapes {shapes[0]} and {shapes[1]}")
             values = [tuple(round(float(v), 7) for v in out.state[name].flatten()) for name in (mean, std)]
-            if len(values[0]) != len(values[1]) or len(values[0]) not in (1, 3) or min(values[1]) <= 0:
+            if len(values[0]) != len(values[1]) or min(values[1]) <= 0:
                 raise AttrsensError(f"{what}: its normaliser has mean {values[0]} and std {values[1]}")
             out.mean, out.std = values
             out.state = _without(out.state, [mean, std])
@@ -96,7 +104,8 @@ def strip_prefix(state: State, prefix: str) -> State:
 
 def renamed(state: State, pattern: str, replacement: str) -> State:
     """The state dict with names rewritten where the pattern matches a whole name."""
-    return _like(state, [(re.sub(f"^{pattern}$", replacement, name), tensor) for name, tensor in state.items()])
+    out = _like(state, [(re.sub(f"^{pattern}$", replacement, name), tensor) for name, tensor in state.items()])
+    return out if len(out) == len(state) else state  # two would have one name: then neither is what is wanted
 
 
 def without(state: State, pattern: str) -> State:
@@ -123,6 +132,7 @@ def check_state(module: nn.Module, state: Mapping[str, Tensor], what: str) -> No
     missing = [name for name in want if name not in state and name not in optional]
     extra = [name for name in state if name not in want]
     shapes = [n for n in want if n in state and state[n].shape != want[n].shape]
+    kinds = [n for n in want if n in state and state[n].is_floating_point() != want[n].is_floating_point()]
     parts = []
     if missing:
         parts.append(f"{len(missing)} missing ({some(missing)})")
@@ -133,6 +143,8 @@ def check_state(module: nn.Module, state: Mapping[str, Tensor], what: str) -> No
         parts.append(
             f"{len(shapes)} of another shape ({first}: {tuple(state[first].shape)} for {tuple(want[first].shape)})"
         )
+    if kinds:
+        parts.append(f"{len(kinds)} of another kind ({kinds[0]}: {state[kinds[0]].dtype} for {want[kinds[0]].dtype})")
     if parts:
         raise AttrsensError(f"{what}: weights do not fit the architecture: {'; '.join(parts)}")
 

@@ -12,12 +12,14 @@ from attrsens.errors import AttrsensError, InputError
 Target = int | Sequence[int]
 
 
-def check_logits(logits: Tensor, count: int, name: str, classes: Sequence[str] | None) -> None:
+def check_logits(logits: object, count: int, name: str, classes: Sequence[str] | None) -> None:
     """Raise unless there is one row of logits an image, of as many classes as there are names.
 
     Raises:
         AttrsensError: there is not.
     """
+    if not isinstance(logits, Tensor):
+        raise AttrsensError(f"model {name} returns a {type(logits).__name__}; a tensor of logits is needed")
     if logits.dim() != 2 or len(logits) != count or logits.shape[1] == 0:
         raise AttrsensError(f"model {name} returns {tuple(logits.shape)} for {count} images; logits are 2-D")
     if classes is not None and len(classes) != logits.shape[1]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 
@@ -16,18 +17,36 @@ def first_output(output: Any) -> Tensor:
     return cast(Tensor, output[0] if isinstance(output, (tuple, list)) else output)
 
 
+def core_of(net: nn.Module) -> nn.Module:
+    """The network inside its model wrappers."""
+    while isinstance(getattr(net, "inner", None), nn.Module):
+        net = net.inner  # type: ignore[assignment]
+    return net
+
+
 Rule = Callable[[Tensor, float], Tensor]
-_IN_PLACE = {torch.relu_, torch.Tensor.relu_, F.hardtanh_, torch.clamp_, torch.Tensor.clamp_, torch.Tensor.clamp_min_}
+_IN_PLACE = {
+    *(torch.relu_, torch.Tensor.relu_, F.hardtanh_, torch.clamp_, torch.Tensor.clamp_, torch.clip_, torch.Tensor.clip_),
+    *(torch.clamp_min_, torch.Tensor.clamp_min_, torch.threshold_),
+}
 _RELU = {F.relu, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_}
 _HARDTANH = {F.hardtanh, F.hardtanh_}
-_CLAMP = {torch.clamp, torch.clamp_, torch.Tensor.clamp, torch.Tensor.clamp_, torch.clip, torch.Tensor.clip}
-_CLAMP_MIN = {torch.clamp_min, torch.Tensor.clamp_min, torch.Tensor.clamp_min_}
+_CLAMP = {
+    *(torch.clamp, torch.clamp_, torch.Tensor.clamp, torch.Tensor.clamp_),
+    *(torch.clip, torch.clip_, torch.Tensor.clip, torch.Tensor.clip_),
+}
+_CLAMP_MIN = {torch.clamp_min, torch.clamp_min_, torch.Tensor.clamp_min, torch.Tensor.clamp_min_}
+_THRESHOLD = {F.threshold, torch.threshold, torch.threshold_}
 
 
 def rectifier(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[float, float, bool] | None:
-    """(low, high, in place) when a torch function call cuts its input at `low` = 0, as ReLU (`high` infinite) and
-    ReLU6 do; None for every other call. Covers functional, method, clamp and hardtanh spellings."""
+    """(low, high, in place) when a torch function call is a ReLU (cuts at `low` = 0, `high` infinite) or a ReLU6; None
+    for every other call. Covers modules, functions, methods, and the spellings clamp, clip, threshold and hardtanh; a
+    clamp between 0 and something else than 6, such as a normaliser's, is none."""
     inf = float("inf")
+    given = args[0] if args else kwargs.get("input")
+    if not isinstance(given, Tensor) or not given.is_floating_point():
+        return None
     place = func in _IN_PLACE or bool(kwargs.get("inplace", False))
     if func in _RELU:
         return 0.0, inf, place or (func is F.relu and len(args) > 1 and bool(args[1]))
@@ -40,9 +59,14 @@ def rectifier(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple
     if func in _CLAMP:
         low, high = kwargs.get("min", args[1] if len(args) > 1 else None), kwargs.get("max")
         high = args[2] if len(args) > 2 else high
-        if isinstance(low, (int, float)) and low == 0 and (high is None or isinstance(high, (int, float))):
-            return 0.0, inf if high is None else float(high), place
+        numbers = isinstance(low, (int, float)) and (high is None or isinstance(high, (int, float)))
+        if numbers and low == 0 and high in (None, 6):
+            return 0.0, inf if high is None else 6.0, place
         return None
+    if func in _THRESHOLD:
+        level = kwargs.get("threshold", args[1] if len(args) > 1 else None)
+        value = kwargs.get("value", args[2] if len(args) > 2 else None)
+        return (0.0, inf, place or (len(args) > 3 and bool(args[3]))) if level == 0 and value == 0 else None
     if func in _CLAMP_MIN:
         low = kwargs.get("min", args[1] if len(args) > 1 else None)
         return (0.0, inf, place) if isinstance(low, (int, float)) and low == 0 else None
@@ -54,11 +78,24 @@ class relu_as(TorchFunctionMode):
 
     Attributes:
         count: how many were answered.
+        active: those that are active now, outermost first. What is computed again on the way back, after they have
+            closed, has to enter them again: see `again`.
     """
+
+    active: ClassVar[list[relu_as]] = []
 
     def __init__(self, rule: Rule) -> None:
         super().__init__()
         self.rule, self.count = rule, 0
+
+    def __enter__(self) -> relu_as:
+        super().__enter__()  # type: ignore[no-untyped-call]
+        relu_as.active.append(self)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        relu_as.active.remove(self)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -72,6 +109,15 @@ class relu_as(TorchFunctionMode):
         x = given.clone() if in_place and torch.is_grad_enabled() else given
         y = self.rule(x, high)
         return given.copy_(y) if in_place else y
+
+
+@contextmanager
+def again(modes: list[relu_as]) -> Iterator[None]:
+    """Modes that were active, active once more."""
+    with ExitStack() as stack:
+        for mode in modes:
+            stack.enter_context(mode)
+        yield
 
 
 def softplus_rule(beta: float) -> Rule:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,6 +119,8 @@ def check_name(model: str, arch: str | None) -> None:
     base, wrappers = split(model)
     for expression in wrappers:
         MODEL_WRAPPERS.parse(expression)
+    if arch and not is_file(base):
+        raise AttrsensError(f"arch {arch}: only a model from a file has use for it; --model FILE --arch {arch}")
     if base.startswith("robust/"):
         return check_robust(base.removeprefix("robust/"))
     if base.startswith("timm/"):
@@ -129,7 +132,7 @@ def check_name(model: str, arch: str | None) -> None:
             raise AttrsensError(f"model {base!r}: write hf-hub:OWNER/REPO or hf-hub:OWNER/REPO@REVISION")
         return None
     if is_file(base):
-        if not Path(base).exists():
+        if not os.path.exists(base):  # noqa: PTH110 (Path raises on names that are too long)
             raise AttrsensError(f"model: no file {base}")
         return check_arch(arch) if arch else None
     name, at, weights = base.partition("@")
@@ -174,14 +177,15 @@ def load(
     """
     model = os.fspath(model)
     check_name(model, arch)
+    base, wrappers = split(model)
     if sha256 is not None:
         check_sha256(sha256)
     from attrsens.models.classifier import Classifier
     from attrsens.models.devices import pick_device
     from attrsens.models.identity import model_id
+    from attrsens.models.surgery import core_of
 
     pick_device(device)
-    base, wrappers = split(model)
     keep = weights_folder(Path(cache_dir) if cache_dir else None) if cache else None
     found = _find(base, arch, offline, keep)
     if sha256 is not None and found.sha256 != sha256.lower():
@@ -211,9 +215,16 @@ def load(
     classifier.sha256 = found.sha256
     classifier.architecture, classifier.layout = found.architecture.split("\n")[0], found.layout
     classifier.source = str(found.source) if found.source else None
-    if wrappers:  # a wrapper that has nothing to do says so before any work
-        classifier.try_out()
+    asked = [spec for spec, _ in map(MODEL_WRAPPERS.parse, wrappers) if spec.traits.get("probe")]
+    if asked:
+        net = asked[0].function(core_of(classifier.network), steps)
+        tried = Classifier(net, **asdict(steps), name=name, device=device, fold=False, copy_module=False)
+        classifier.probe = partial(_probe, tried)
     return classifier
+
+
+def _probe(classifier: Classifier) -> None:
+    classifier.try_out()
 
 
 def check_sha256(text: str) -> None:
@@ -238,7 +249,7 @@ def split(model: str) -> tuple[str, list[str]]:
     parts = split_expression(model)
     for count in range(len(parts), 0, -1):
         base = "+".join(parts[:count])
-        if count == 1 or (is_file(base) and Path(base).exists()):
+        if count == 1 or (is_file(base) and os.path.exists(base)):  # noqa: PTH110
             return base, parts[count:]
     return model, []
 

@@ -28,14 +28,15 @@ TENSORFLOW = {
 
 def from_tensorflow(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
     """Convolutions from (H, W, in, out), matrices from (in, out), flattening from (H, W, C) to (C, H, W)."""
-    if not set(TENSORFLOW) <= set(state):
+    if not set(TENSORFLOW) <= set(state) or set(TENSORFLOW.values()) & set(state):
         return OrderedDict(state)
     out = OrderedDict((TENSORFLOW.get(name, name), tensor) for name, tensor in state.items())
     for name in ("conv1.weight", "conv2.weight"):
         if out[name].dim() == 4:
             out[name] = out[name].permute(3, 2, 0, 1).contiguous()
-    if out["fc1.weight"].shape[:1] == (7 * 7 * 64,):
-        images = out["fc1.weight"].reshape(7, 7, 64, -1)
+    fc1 = out["fc1.weight"]
+    if fc1.dim() == 2 and len(fc1) == 7 * 7 * 64:
+        images = fc1.reshape(7, 7, 64, fc1.shape[1])
         out["fc1.weight"] = images.permute(3, 2, 0, 1).flatten(1).contiguous()
     if out["fc2.weight"].dim() == 2:
         out["fc2.weight"] = out["fc2.weight"].T.contiguous()

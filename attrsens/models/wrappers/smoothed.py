@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 from attrsens.spec import MODEL_WRAPPERS, Param
@@ -33,11 +34,11 @@ def smoothed(
     from torch import Tensor, nn
     from torch.utils.checkpoint import checkpoint
 
-    from attrsens.models.surgery import first_output
+    from attrsens.models.surgery import again, first_output, relu_as
     from attrsens.seeds import Stream
 
     stream = Stream(seed, "", "smoothed")
-    std = torch.tensor(preprocess.std).reshape(1, -1, 1, 1)
+    mean, std = (torch.tensor(v).reshape(1, -1, 1, 1) for v in (preprocess.mean, preprocess.std))
 
     class Smoothed(nn.Module):
         copies = n
@@ -45,7 +46,7 @@ def smoothed(
 
         def __init__(self) -> None:
             super().__init__()
-            self.net = net
+            self.inner = net
             self.bank: Tensor | None = None
 
         def noise(self, indices: range, like: Tensor) -> Tensor:
@@ -63,18 +64,28 @@ def smoothed(
         def part(self, x: Tensor, indices: range) -> Tensor:
             """Sum of the logits over some copies, (N, classes)."""
             noisy = x[:, None] + self.noise(indices, x)[None]
-            logits = first_output(self.net(noisy.flatten(0, 1).contiguous(memory_format=_format(x))))
+            if preprocess.clamp:  # each copy, as the network would
+                noisy = noisy.clamp(min=(-mean / std).to(x), max=((1 - mean) / std).to(x))
+            logits = first_output(self.inner(noisy.flatten(0, 1).contiguous(memory_format=_format(x))))
             return logits.reshape(len(x), len(indices), -1).sum(1)
 
         def forward(self, x: Tensor) -> Tensor:
             size = max(1, self.chunk // len(x))
-            again = torch.is_grad_enabled() and x.requires_grad and len(x) * n > KEEP
+            modes = list(relu_as.active)
+            twice = torch.is_grad_enabled() and x.requires_grad and len(x) * n > KEEP
             total: Tensor | None = None
             for start in range(0, n, size):
                 indices = range(start, min(start + size, n))
                 logits = (
-                    checkpoint(self.part, x, indices, use_reentrant=False, preserve_rng_state=False)
-                    if again
+                    checkpoint(
+                        self.part,
+                        x,
+                        indices,
+                        use_reentrant=False,
+                        preserve_rng_state=False,
+                        context_fn=lambda: (nullcontext(), again(modes)),
+                    )
+                    if twice
                     else self.part(x, indices)
                 )
                 total = logits if total is None else total + logits

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from attrsens.images import Preprocess
 
 
-@MODEL_WRAPPERS("softplus", version=1)
+@MODEL_WRAPPERS("softplus", version=1, probe=True)
 def softplus(
     net: nn.Module,
     preprocess: Preprocess,
@@ -34,11 +34,11 @@ def softplus(
     class Softplus(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.net = net
+            self.inner = net
 
         def forward(self, x: Tensor) -> Tensor:
             with relu_as(softplus_rule(beta)) as mode:
-                out: Tensor = self.net(x)
+                out: Tensor = self.inner(x)
             if mode.count == 0:
                 raise AttrsensError("softplus: the network calls no ReLU, so there is nothing to smooth")
             return out

@@ -1,0 +1,88 @@
+"""RISE: the mean of random soft masks, weighted by the score of the image seen through each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from attrsens.spec import METHODS, Param
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from attrsens.models.classifier import Classifier
+
+
+@METHODS("rise", version=1, output="prob", gradient=False, cost="n F")
+def rise(
+    f: Classifier,
+    x: Tensor,
+    target: int,
+    *,
+    n: Annotated[
+        int, Param("masks", min=1, max=100_000, scale="ratio", range=(500, 8000), source="Petsiuk et al. 2018, 4.1")
+    ] = 4000,
+    cells: Annotated[
+        int,
+        Param(
+            "cells a side of a mask", min=1, max=224, scale="ratio", range=(4, 16), source="Petsiuk et al. 2018, 4.1"
+        ),
+    ] = 7,
+    keep: Annotated[
+        float,
+        Param(
+            "probability that a cell is kept",
+            min=0.01,
+            max=1,
+            scale="bounded",
+            range=(0.1, 0.9),
+            source="Petsiuk et al. 2018, 4.1",
+        ),
+    ] = 0.5,
+    fill: Annotated[
+        str, Param("colour behind the mask", choices=("black", "white", "grey", "mean"), source="methods 1.3")
+    ] = "black",
+    seed: Annotated[int, Param("seed of the masks", min=0, sweep=(0, 1, 2, 3, 4), reference=0)] = 0,
+) -> Tensor:
+    """Mean of random soft masks, each weighted by the score of the image seen through it.
+
+    (1 / (n keep)) sum_i f(M_i x + (1 - M_i) fill) M_i, where M_i is a grid of cells x cells zeros and ones, enlarged
+    bilinearly to one cell more than the image and cut at a random shift below a cell. Petsiuk et al. 2018, eq. 6;
+    science 1. n passes forward. Draw i is the same for every n.
+    """
+    import torch
+
+    from attrsens.models.batches import Stack
+
+    if f.dry:
+        f.score(Stack(n, lambda indices: x.expand(len(indices), *x.shape), like=x), target)
+        return x.new_zeros(x.shape[-2:])
+    tall, wide = (_windows(x, side, cells) for side in x.shape[-2:])
+    draws = torch.from_numpy(f.stream(seed, "masks").uniform(range(n), (cells * cells + 2,)))
+    grids = (draws[:, 2:] < keep).to(x).reshape(n, cells, cells)
+    down, right = ((draws[:, i] * len(v)).long().clamp(max=len(v) - 1).to(x.device) for i, v in enumerate((tall, wide)))
+    colour = f.colour(fill)
+    contrast = x - colour
+
+    def seen(indices: range) -> Tensor:
+        part = slice(indices.start, indices.stop)
+        masks = tall[down[part]] @ grids[part] @ wide[right[part]].mT
+        return (masks[:, None] * contrast).add_(colour)
+
+    scores = f.score(Stack(n, seen, like=x), target)
+    # masks with one shift are linear in their grids: the weighted grids are added shift by shift, and enlarged once
+    shifts = torch.zeros(len(tall) * len(wide), cells * cells, dtype=torch.float64, device=x.device)
+    shifts.index_add_(0, down * len(wide) + right, scores.double()[:, None] * grids.flatten(1))
+    total = shifts.reshape(len(tall), len(wide), cells, cells)
+    rows = torch.einsum("dhi,drij->rhj", tall.double(), total)
+    return (torch.einsum("rhj,rwj->hw", rows, wide.double()) / (n * keep)).to(x.dtype)
+
+
+def _windows(x: Tensor, side: int, cells: int) -> Tensor:
+    """What each cell gives each pixel of an axis, for every shift: (shifts, side, cells), rows summing to 1."""
+    import torch
+    import torch.nn.functional as F
+
+    shifts = -(-side // cells)  # a cell's size in pixels
+    identity = torch.eye(cells, dtype=x.dtype, device=x.device)
+    whole = F.interpolate(identity[None], (cells + 1) * shifts, mode="linear", align_corners=False)[0]
+    return whole.unfold(1, side, 1)[:, :shifts].permute(1, 2, 0).contiguous()
