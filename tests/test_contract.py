@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import re
 from typing import Annotated
 
 import numpy as np
@@ -37,7 +38,10 @@ def other_value(hyper: Hyper) -> object:
         return next(c for c in p.choices if c != hyper.default and c != "image")
     if hyper.type is bool:
         return not hyper.default
-    return hyper.type(CHEAP.get(hyper.name, hyper.default) + 1)
+    if hyper.type is str:
+        return {"of": "gi", "layer": "conv1"}[hyper.name]
+    more = hyper.type(CHEAP.get(hyper.name, hyper.default) + 1)
+    return more if p.max is None or more <= p.max else hyper.type(hyper.default / 2)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +123,7 @@ class TestEveryMethod:
         call = parse_call(name, cheap(spec))
         planned = cost(f, call, (16, 16))
         assert (planned.forward, planned.backward) == (made.forward, made.backward)
-        assert made.forward > 0
+        assert made.forward > 0 or spec.traits["cost"] == "none"
 
     def test_seed_and_image_matter_exactly_where_draws_are_made(self, name: str, f, x) -> None:
         spec = METHODS[name]
@@ -129,7 +133,8 @@ class TestEveryMethod:
             assert torch.equal(run(spec, f, x, image="b"), base)
             return
         assert not torch.equal(run(spec, f, x, seed=1, **draws), base)
-        assert not torch.equal(run(spec, f, x, image="b", **draws), base)
+        shared = spec.traits.get("draws") == "seed"  # the same for every image
+        assert torch.equal(run(spec, f, x, image="b", **draws), base) is shared
 
     def test_every_parameter_changes_the_key_and_parses_back(self, name: str, f) -> None:
         spec = METHODS[name]
@@ -158,6 +163,8 @@ class TestEveryMethod:
     def test_normalised_space_is_the_pixel_gradient_times_std(self, name: str, output: str, f, x) -> None:
         """Every method of the gradient family scales so; a mask of the same colour does not change at all."""
         spec = METHODS[name]
+        if name in ("lrp", "deeplift") and output == "prob":
+            pytest.skip("no rule for the softmax")
         if name in ("grad", "sg"):
             pixel, normal = (run(spec, f, x, space=s, output=output) for s in ("pixel", "normalized"))
             torch.testing.assert_close(normal, pixel * 0.25, rtol=1e-4, atol=1e-6 * float(pixel.abs().max()))
@@ -216,7 +223,7 @@ def test_a_method_is_one_function(run_cli, tmp_path) -> None:
         code, out, err = run_cli("explain", "--method", "checker:squares=0", "--out", tmp_path / "o")
         assert (code, err) == (2, "attrsens: checker: squares must be an integer of at least 1; got '0'\n")
         code, out, _ = run_cli("list", "methods")
-        assert "checker  Checkerboard times the gradient" in out
+        assert re.search(r"^checker +Checkerboard times the gradient", out, re.M)
         code, out, _ = run_cli("explain", "--method", "checker", "--plan")
         assert "backward passes 1\n" in out
     finally:

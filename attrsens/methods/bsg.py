@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from attrsens.models.classifier import Classifier
 
 
-@METHODS("bsg", version=1, gradient=True, cost="n (search_steps + 1) F + n (search_steps + 1) B + 1 F")
+@METHODS("bsg", version=1, gradient=True, cost="n (search_steps + 1) F + n (search_steps + 1) B + 1 F", draws="seed")
 def boundary_smoothgrad(
     f: Classifier,
     x: Tensor,
@@ -31,7 +31,7 @@ def boundary_smoothgrad(
     ] = 4.4,
     keep: Annotated[
         float,
-        Param("the search stops where fewer of the copies than this share keep the class", min=0, max=1, source="BND"),
+        Param("the search stops where fewer of the copies than this share keep the class", min=0, source="BND"),
     ] = 0.1,
     seed: Annotated[int, Param("seed of the bank of noise", min=0)] = 0,
 ) -> tuple[Tensor, dict[str, float | None]]:

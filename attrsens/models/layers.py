@@ -34,7 +34,7 @@ def watched(module: nn.Module) -> Iterator[Seen]:
 
     def keep(_: nn.Module, __: Any, output: Any) -> None:
         found = first_output(output)
-        seen.output = found.detach()
+        seen.output = found.detach().clone()  # which may be overwritten
         if found.requires_grad:
             found.register_hook(lambda gradient: setattr(seen, "gradient", gradient.detach()))  # type: ignore[no-untyped-call]
 
