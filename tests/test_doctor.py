@@ -213,6 +213,15 @@ TROUBLE = {
 }
 
 
+SMALL = {"n": 3, "steps": 3, "patch_size": 5, "stride": 4, "trials": 2, "segments": 6, "search_steps": 2}
+
+
+def cheap(method: str) -> str:
+    """A small run of a method."""
+    settings = ",".join(f"{h.name}={SMALL[h.name]}" for h in METHODS[method].hypers if h.name in SMALL)
+    return f"{method}:{settings}" if settings else method
+
+
 def outcome(f: attrsens.Classifier, method: str) -> str:
     """What happens when a method explains a picture: map, zero or failure."""
     report = attrsens.explain("sample:coffee", model=f, method=method, cache=False)
@@ -231,11 +240,7 @@ def test_what_the_doctor_says_of_troubled_networks_then_happens(name: str) -> No
         gradient = METHODS[verdict.method].traits["gradient"]
         assert verdict.works is not gradient
         assert (verdict.reason or "").startswith(reason if gradient else "")
-        method = verdict.method
-        if method == "sp":
-            assert outcome(f, "sp:patch_size=8,stride=8") == "map"
-        else:
-            assert outcome(f, method) in ("failure", "zero")
+        assert outcome(f, cheap(verdict.method)) in (("failure", "zero") if gradient else ("map",)), verdict
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny", "swin_tiny", "cifar-resnet20", "mnist-lenet", "mnist-cnn"])
@@ -245,12 +250,14 @@ def test_what_the_doctor_says_of_sound_networks_then_happens(name: str) -> None:
     assert found.gradients.state == "ok"
     for verdict in found.methods:
         if verdict.works:
-            assert outcome(f, verdict.method) == "map", verdict
+            assert outcome(f, cheap(verdict.method)) == "map", verdict
             continue
         with pytest.raises(attrsens.AttrsensError) as caught:
             attrsens.explain("sample:coffee", model=f, method=verdict.method, cache=False)
         assert str(caught.value) == verdict.reason
-    assert {v.method for v in found.methods if not v.works} == ({"sp"} if name.startswith("mnist") else set())
+    propagation = {"gbp", "ggradcam", "lrp", "deeplift"} if name in ("vit_tiny", "swin_tiny") else set()
+    patch = {"sp"} if name.startswith("mnist") else set()
+    assert {v.method for v in found.methods if not v.works} == propagation | patch
 
 
 class Threshold(SmallNet):

@@ -82,3 +82,25 @@ def chunks(images: Images, size: int) -> Iterator[Tensor]:
         each = iter(images)
         while part := list(islice(each, size)):
             yield torch.stack(part)
+
+
+def add_up(parts: Iterable[tuple[Tensor, Tensor]], weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean, or weighted sum, of gradients that come in stacks with their scores, and every score.
+
+    Raises:
+        ValueError: there is none.
+    """
+    total: Tensor | None = None
+    scores: list[Tensor] = []
+    seen = 0
+    for gradient, score in parts:
+        part = gradient.sum(0)
+        if weights is not None:
+            w = weights[seen : seen + len(gradient)].to(gradient)
+            part = torch.einsum("n,nchw->chw", w, gradient)
+        total = part if total is None else total + part
+        seen += len(gradient)
+        scores.append(score)
+    if total is None:
+        raise ValueError("no images")
+    return (total if weights is not None else total / seen), torch.cat(scores)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from attrsens.errors import AttrsensError
 from attrsens.images import Preprocess
-from attrsens.models.batches import Images, Passes, batch_sizes, chunks, measure
+from attrsens.models.batches import Images, Passes, add_up, batch_sizes, chunks, measure
 from attrsens.models.devices import check_batch, pick_device
 from attrsens.models.failures import copied, explained, is_memory
 from attrsens.models.form import Form, fast_form
@@ -256,20 +256,7 @@ class Classifier:
         if self.dry:  # nothing to add up
             ((gradients, zeros),) = self.gradients(images, target)
             return gradients[0], zeros
-        total: Tensor | None = None
-        scores: list[Tensor] = []
-        seen = 0
-        for gradient, score in self.gradients(images, target):
-            part = gradient.sum(0)
-            if weights is not None:
-                w = weights[seen : seen + len(gradient)].to(gradient)
-                part = torch.einsum("n,nchw->chw", w, gradient)
-            total = part if total is None else total + part
-            seen += len(gradient)
-            scores.append(score)
-        if total is None:
-            raise ValueError("no images")
-        return (total if weights is not None else total / seen), torch.cat(scores)
+        return add_up(self.gradients(images, target), weights)
 
     # -- inside --------------------------------------------------------------------------------------------------
 
