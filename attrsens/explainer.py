@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from attrsens.errors import InputError
@@ -92,27 +92,71 @@ class Explainer:
         Raises:
             InputError: the map is not finite or not of the image's shape.
         """
+        f = self.view()
+        base = Base(self.spec, self.own(), f, self.target)
+        for spec, parameters in self.wrappers:
+            base = Base(spec, spec.complete(parameters), f, self.target, base)
+        heatmap = base(f.encode(pixels))
+        return Raw(self.checked(heatmap, pixels), _finite(base.notes), f.passes)
+
+    def view(self) -> Classifier:
+        """The classifier under this call's conventions, with a pass count of its own."""
         p = self.complete()
-        f = self.classifier.view(
+        return self.classifier.view(
             output=str(p["output"]),
             space=str(p["space"]),
             sign=str(p["sign"]),
             image=self.image,
             dry=self.dry,
         )
-        base = Base(self.spec, {hyper.name: p[hyper.name] for hyper in self.spec.own()}, f, self.target)
-        first = base
-        for spec, parameters in self.wrappers:
-            base = Base(spec, spec.complete(parameters), f, self.target, base)
-        heatmap = base(f.encode(pixels))
+
+    def own(self) -> dict[str, Value]:
+        """The parameters of the method's function, without those that act through the view and after it."""
+        p = self.complete()
+        return {hyper.name: p[hyper.name] for hyper in self.spec.own()}
+
+    def checked(self, heatmap: Tensor, pixels: Tensor) -> Tensor:
+        """The map, if it is finite and of the image's shape.
+
+        Raises:
+            InputError: it is not.
+        """
         if heatmap.shape not in (pixels.shape, pixels.shape[-2:]):
             raise InputError(f"{self.spec.name} gave a map of shape {tuple(heatmap.shape)} for {tuple(pixels.shape)}")
         if not self.dry and not bool(heatmap.isfinite().all()):
             raise InputError(f"{self.spec.name} gave a map that is not finite")
-        notes = base.notes or (first.notes if len(self.wrappers) == 0 else {})
-        finite = {k: v if v is not None and math.isfinite(v) else None for k, v in notes.items()}
-        return Raw(heatmap, finite, f.passes)
+        return heatmap
 
     def complete(self) -> dict[str, Value]:
         """Every parameter with its value."""
         return self.spec.complete(self.parameters)
+
+
+def raw_together(explainers: Sequence[Explainer], pixels: Sequence[Tensor], width: int) -> tuple[list[Raw], Passes]:
+    """What `raw` gives for each of several images of one size under one call, which advance in batches of one shape (the
+    trait `together`); and the passes that were made, those of copies that fill the last batch included.
+
+    Args:
+        explainers: of one classifier, method and parameters, for each image its target and hash.
+        width: images a batch; a result depends on it, to the last bit, and on nothing else of the company.
+
+    Raises:
+        InputError: a map is not finite or not of the image's shape.
+    """
+    import torch
+
+    first = explainers[0]
+    f = first.view()
+    encoded = torch.stack([f.encode(image) for image in pixels])
+    targets, images = [e.target for e in explainers], [e.image for e in explainers]
+    results = first.spec.traits["together"](f, encoded, targets, images, width=width, **first.own())
+    out = []
+    for explainer, image, result in zip(explainers, pixels, results, strict=True):
+        heatmap, notes = result if isinstance(result, tuple) else (result, {})
+        alone = replace(explainer, dry=True).raw(image).passes
+        out.append(Raw(explainer.checked(heatmap, image), _finite(notes), alone))
+    return out, f.passes
+
+
+def _finite(notes: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {k: v if v is not None and math.isfinite(v) else None for k, v in notes.items()}

@@ -63,6 +63,7 @@ class Cell:
         model, precision, fold, device, torch: what computed it; `device` is the kind, `torch` major.minor.
         image: sha256 of the decoded pixels; `noise` sd of input noise, 0 for none.
         target: class index, None for a prediction.
+        width: images in a batch of a search or an optimiser, where it decides the last digits; else 0.
     """
 
     model: str
@@ -74,11 +75,12 @@ class Cell:
     fold: bool = True
     device: str = "cpu"
     torch: str = ""
+    width: int = 0
 
     @cached_property
     def key(self) -> str:
         """sha256 of the canonical JSON of everything above, in hex."""
-        data = {k: v for k, v in vars(self).items() if k not in ("calls", "key")}
+        data = {k: v for k, v in vars(self).items() if k not in ("calls", "key") and (k, v) != ("width", 0)}
         return hashlib.sha256(canonical(data | {"calls": [c.identity for c in self.calls]}).encode()).hexdigest()
 
     def raw(self) -> Cell:

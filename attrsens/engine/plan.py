@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from attrsens.engine.cell import Call
 from attrsens.engine.inputs import class_of
 from attrsens.engine.report import PassInfo
-from attrsens.engine.run import Request, cell_of, explainer
+from attrsens.engine.run import Request, cell_of, explainer, width_of
 from attrsens.engine.store import Store
 from attrsens.errors import AttrsensError, InputError
 from attrsens.images import Preprocess
@@ -124,7 +124,7 @@ def plan(request: Request, store: Store | None) -> Plan:
             for target in dict.fromkeys(targets):
                 for position, call in enumerate(request.calls):
                     cells += 1
-                    cell = cell_of(classifier, image.sha256, target, call).raw()
+                    cell = cell_of(classifier, image.sha256, target, call, width=width_of(request, classifier)).raw()
                     if store and target is not None and cell.key in store:
                         cached += 1
                         continue

@@ -27,7 +27,7 @@ from attrsens.engine.report import (
 )
 from attrsens.engine.store import Store
 from attrsens.errors import AttrsensError, InputError
-from attrsens.explainer import Explainer
+from attrsens.explainer import Explainer, Raw, raw_together
 from attrsens.heatmaps import Attribution, finish, flat, sketch
 from attrsens.images import Image
 from attrsens.spec import METHODS, WRAPPERS
@@ -61,8 +61,13 @@ class Tally:
     passes: PassInfo = field(default_factory=PassInfo)
 
 
-def cell_of(classifier: Classifier, image: str, target: int | None = None, *calls: Call) -> Cell:
-    """The cell of a call on an image; without a call, of the prediction."""
+def cell_of(classifier: Classifier, image: str, target: int | None = None, *calls: Call, width: int = 1) -> Cell:
+    """The cell of a call on an image; without a call, of the prediction.
+
+    Args:
+        width: of the batch that searches and optimisers run in (see `width_of`).
+    """
+    fixed = len(calls) > 0 and shares(calls[0])
     return Cell(
         model=classifier.id,
         image=image,
@@ -72,7 +77,19 @@ def cell_of(classifier: Classifier, image: str, target: int | None = None, *call
         fold=classifier.fold,
         device=classifier.device.type,
         torch=torch_version(),
+        width=width if fixed else 0,
     )
+
+
+def shares(call: Call) -> bool:
+    """Whether several images advance in one batch of the call."""
+    return "together" in METHODS[call.name].traits and not call.wrappers
+
+
+def width_of(request: Request, classifier: Classifier) -> int:
+    """Images in a batch of searches and optimisers: as many as a batch holds or the request has. It follows from the
+    request alone, so that a resumed run computes what an undisturbed one does."""
+    return min(classifier.sizes[1], max(1, len(request.sources) * len(request.targets)))
 
 
 def explainer(classifier: Classifier, call: Call, target: int, image: str = "", dry: bool = False) -> Explainer:
@@ -81,29 +98,67 @@ def explainer(classifier: Classifier, call: Call, target: int, image: str = "", 
     return Explainer(classifier, METHODS[call.name], target, call.parameters, image, dry, wrappers)
 
 
+@dataclass
+class Ready:
+    """An image as a classifier sees it, and what is to be explained of it."""
+
+    image: Image
+    pixels: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    targets: list[int]
+    true: int | None
+
+
+Computed = tuple[NDArray[np.float32], dict[str, float | None], PassInfo]
+
+
 def run(request: Request, store: Store | None, tally: Tally) -> Iterator[list[Result]]:
     """The results of one image and classifier after another, in order."""
-    for source in request.sources:
+    ahead = max((c.sizes[1] for c in request.classifiers), default=1) if any(map(shares, request.calls)) else 1
+    for start in range(0, len(request.sources), ahead):
+        yield from _window(request, request.sources[start : start + ahead], store, tally)
+
+
+def _window(request: Request, sources: Sequence[Source], store: Store | None, tally: Tally) -> Iterator[list[Result]]:
+    """A few images: what can advance together is computed first, then the rest, image by image."""
+    images: list[Image | None] = []
+    ready: dict[tuple[int, int], Ready] = {}
+    done: dict[str, Computed] = {}
+    for source in sources:
         try:
-            image = source.load()
+            images.append(source.load())
         except InputError as error:
             tally.failures.append(Failure(source.name, "decode", str(error)))
-            yield from ([] for _ in request.classifiers)
-            continue
-        for classifier in request.classifiers:
+            images.append(None)
+    if len(sources) > 1:
+        for j, classifier in enumerate(request.classifiers):
+            for i, (source, image) in enumerate(zip(sources, images, strict=True)):
+                found = _look(request, source, image, classifier, store, tally) if image else None
+                if found:
+                    ready[i, j] = found
+            waiting = [found for (_, k), found in sorted(ready.items()) if k == j]
+            done |= _advance(request, classifier, waiting, store, tally)
+    for i, (source, image) in enumerate(zip(sources, images, strict=True)):
+        for j, classifier in enumerate(request.classifiers):
             part: list[Result] = []
             try:
-                for result in _explain_one(request, source, image, classifier, store, tally):
-                    part.append(result)
+                if len(sources) == 1 and image:
+                    found = _look(request, source, image, classifier, store, tally)
+                    if found:
+                        ready[i, j] = found
+                if (i, j) in ready:
+                    for result in _explain_one(request, source, ready[i, j], classifier, store, tally, done):
+                        part.append(result)
             except KeyboardInterrupt:
                 yield part  # what is finished of this image
                 raise
             yield part
 
 
-def _explain_one(
+def _look(
     request: Request, source: Source, image: Image, classifier: Classifier, store: Store | None, tally: Tally
-) -> Iterator[Result]:
+) -> Ready | None:
+    """The pixels, the prediction and the classes to explain; None where one of them fails or the image is left out."""
     stage = "decode"
     try:
         pixels = classifier.preprocess.apply(image)
@@ -116,18 +171,16 @@ def _explain_one(
             raise InputError(f"{source.name}: label {true} is none of the {len(logits)} classes")
     except InputError as error:
         tally.failures.append(Failure(source.name, stage, str(error), classifier.name))
-        return
+        return None
     top = int(logits.argmax())
     if request.only_correct:
         if true is None:
             message = "its true class is not known, so --only-correct cannot judge it; give --labels"
             tally.failures.append(Failure(source.name, "label", message, classifier.name))
-            return
+            return None
         if top != true:
             tally.skipped.append(Skipped(source.name, classifier.name, f"top-1 is class {top}, the label is {true}"))
-            return
-    shown = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
-    seen = (shown * 255).round().astype(np.uint8)
+            return None
     targets: list[int] = []
     for word in request.targets:
         if word == "true" and true is None:
@@ -137,12 +190,58 @@ def _explain_one(
         index = top if word == "top1" else true if word == "true" else class_of(word, classifier)
         if index is not None and index not in targets:
             targets.append(index)
-    for target in targets:
-        info = _target_info(classifier, logits, target, true)
-        for call in request.calls:
-            cell = cell_of(classifier, image.sha256, target, call)
+    return Ready(image, pixels, logits, targets, true)
+
+
+def _advance(
+    request: Request, classifier: Classifier, waiting: Sequence[Ready], store: Store | None, tally: Tally
+) -> dict[str, Computed]:
+    """The cells of searches and optimisers that the store lacks, several images of one size a batch."""
+    import torch
+
+    done: dict[str, Computed] = {}
+    width = width_of(request, classifier)
+    for call in filter(shares, request.calls):
+        groups: dict[tuple[int, ...], list[tuple[Cell, Ready, int]]] = {}
+        for found in waiting:
+            for target in found.targets:
+                cell = cell_of(classifier, found.image.sha256, target, call, width=width).raw()
+                if not (store and cell.key in store):
+                    groups.setdefault(found.pixels.shape, []).append((cell, found, target))
+        for group in groups.values():
+            explainers = [explainer(classifier, call, target, found.image.sha256) for _, found, target in group]
+            pixels = [torch.from_numpy(found.pixels) for _, found, _ in group]
             try:
-                raw, notes, passes = _compute(classifier, cell, call, image, pixels, target, store, tally)
+                raws, made = raw_together(explainers, pixels, width)
+            except AttrsensError:
+                continue  # each will say for itself what is wrong with it
+            tally.passes.forward += made.forward
+            tally.passes.backward += made.backward
+            for (cell, found, target), raw in zip(group, raws, strict=True):
+                done[cell.key] = _kept(cell.key, raw, call, classifier, found.image, target, store)
+    return done
+
+
+def _explain_one(
+    request: Request,
+    source: Source,
+    found: Ready,
+    classifier: Classifier,
+    store: Store | None,
+    tally: Tally,
+    done: dict[str, Computed],
+) -> Iterator[Result]:
+    image, pixels = found.image, found.pixels
+    shown = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+    seen = (shown * 255).round().astype(np.uint8)
+    width = width_of(request, classifier)
+    for target in found.targets:
+        info = _target_info(classifier, found.logits, target, found.true)
+        for call in request.calls:
+            cell = cell_of(classifier, image.sha256, target, call, width=width)
+            try:
+                computed = done.get(cell.raw().key)
+                raw, notes, passes = computed or _compute(classifier, cell, call, found, target, store, tally)
             except AttrsensError as error:
                 tally.failures.append(
                     Failure(source.name, "compute", str(error), classifier.name, call.expression, target)
@@ -183,15 +282,8 @@ def _predict(
 
 
 def _compute(
-    classifier: Classifier,
-    cell: Cell,
-    call: Call,
-    image: Image,
-    pixels: NDArray[np.float32],
-    target: int,
-    store: Store | None,
-    tally: Tally,
-) -> tuple[NDArray[np.float32], dict[str, float | None], PassInfo]:
+    classifier: Classifier, cell: Cell, call: Call, found: Ready, target: int, store: Store | None, tally: Tally
+) -> Computed:
     """The raw map with notes and cost, from the store or by running the method."""
     import torch
 
@@ -200,16 +292,28 @@ def _compute(
     if entry:
         tally.cached_cells += 1
         return entry.arrays["map"], entry.data["notes"], PassInfo(**entry.data["passes"])
-    result = explainer(classifier, call, target, image.sha256).raw(torch.from_numpy(pixels))
-    raw = result.map.detach().float().cpu().contiguous().numpy()
-    passes = PassInfo(result.passes.forward, result.passes.backward)
-    tally.passes.forward += passes.forward
-    tally.passes.backward += passes.backward
+    bound, pixels = explainer(classifier, call, target, found.image.sha256), torch.from_numpy(found.pixels)
+    if shares(call):
+        (raw,), made = raw_together([bound], [pixels], cell.width)
+    else:
+        raw = bound.raw(pixels)
+        made = raw.passes
+    tally.passes.forward += made.forward
+    tally.passes.backward += made.backward
+    return _kept(key, raw, call, classifier, found.image, target, store)
+
+
+def _kept(
+    key: str, raw: Raw, call: Call, classifier: Classifier, image: Image, target: int, store: Store | None
+) -> Computed:
+    """A result as an array, committed to the store."""
+    heatmap = raw.map.detach().float().cpu().contiguous().numpy()
+    passes = PassInfo(raw.passes.forward, raw.passes.backward)
     if store:
-        data: dict[str, Any] = {"notes": result.notes, "passes": asdict(passes), "model": classifier.name}
+        data: dict[str, Any] = {"notes": raw.notes, "passes": asdict(passes), "model": classifier.name}
         data |= {"image": image.name, "method": call.raw().expression, "target": target}
-        store.put(key, {"map": raw}, data)
-    return raw, result.notes, passes
+        store.put(key, {"map": heatmap}, data)
+    return heatmap, raw.notes, passes
 
 
 def _target_info(classifier: Classifier, logits: NDArray[np.float32], target: int, true: int | None) -> TargetInfo:

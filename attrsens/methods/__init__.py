@@ -2,7 +2,13 @@
 
 A method returns (C, H, W) or (H, W), or that and a dict of notes. Every module here is found by itself; the
 parameters `output`, `space`, `sign` and `reduce` join every method and act through the view and after it. The
-decorator states `gradient`, whether gradients are taken, `cost` in words (F and B: images forward and backward), and
-may set `output`, the default scalar; `draws="seed"` where the draws are the same for every image; `local=True` for maps that depend on the gradient at the image alone; and `unfit`,
-a function that says of the facts about a network (`models.census.Facts`) why the method cannot explain it, or None.
+decorator states facts:
+
+- `gradient`: whether gradients are taken; `cost` in words (F and B: images forward and backward);
+- `output`: the default scalar; `draws="seed"`: the draws are the same for every image;
+- `local=True`: the map depends on the gradient at the image alone;
+- `unfit`: from the facts about a network (`models.census.Facts`) to why the method cannot explain it, or None;
+- `many`: (view, images, target, *, hyperparameters) -> stacks of maps, where many images can share batches;
+- `together`: (view, images, targets, their hashes, *, width, hyperparameters) -> results, for searches and optimisers
+  that advance several images in one batch, padded to a multiple of `width`.
 """

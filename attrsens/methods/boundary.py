@@ -40,7 +40,7 @@ Doublings = Annotated[
     ),
 ]
 LearningRate = Annotated[
-    float, Param("step of CW's Adam", min=1e-6, max=1, scale="ratio", source="BND: ImageNet 0.01, robust 0.05")
+    float, Param("step of CW's Adam", min=1e-6, max=10, scale="ratio", source="BND: ImageNet 0.01, robust 0.05")
 ]
 Eps = Annotated[
     float, Param("radius of AutoPGD, pixel L2", min=1e-6, scale="ratio", source="BND: ImageNet 1.15, robust 6")
@@ -53,7 +53,7 @@ Polish = Annotated[
 ]
 Seed = Annotated[int, Param("seed of the random starts", min=0)]
 
-COST = "search + {}; search (pgd): 4 (search_steps + 1) F + 4 search_steps B, 2 bisect F, polish (2 + bisect F + 1 B)"
+COST = "search + {}; with the default search {}"
 
 
 def bsm_together(
@@ -81,7 +81,7 @@ def bsm_together(
     "bsm",
     version=1,
     gradient=True,
-    cost=COST.format("2 F + 1 B"),
+    cost=COST.format("2 F + 1 B", "210 F + 163 B"),
     together=bsm_together,
 )
 def boundary_saliency(
@@ -109,8 +109,12 @@ def boundary_saliency(
     """Gradient of the score at the nearest point of another class.
 
     g(x'), x' = argmin ||x' - x||_2 with F(x') != F(x). Wang et al. 2022; methods 2.16, 5.6. The search leaves the class
-    that the network predicts; the score is that of the class that was asked for, which is the same for top1. Distance
-    and success are noted; after a failure x' is where the first run of PGD ended.
+    that the network predicts; the score is that of the class that was asked for, which is the same for top1. Noted:
+    distance (pixel L2) and success, class and other class, and the radius at which PGD first succeeded; after a failure
+    x' is where the first attack ended.
+
+    The search costs, by S = search_steps: pgd r (S + 1) F + r S B, where r = 4 is log2 of the length of the list; cw
+    9 S (F + B); apgd 2 (S + 1) (F + B); then bisect F for each attack and once more, and (2 + bisect) F + 1 B a polish.
     """
     named = locals()
     (result,) = bsm_together(f, x[None], [target], [f.image], **_parameters("bsm", named))
@@ -162,7 +166,7 @@ def big_together(
     "big",
     version=1,
     gradient=True,
-    cost=COST.format("1 + points F + points B"),
+    cost=COST.format("1 + points F + points B", "229 F + 182 B"),
     together=big_together,
 )
 def boundary_integrated_gradients(
