@@ -133,12 +133,12 @@ class Explainer:
 
 
 def raw_together(explainers: Sequence[Explainer], pixels: Sequence[Tensor], width: int) -> tuple[list[Raw], Passes]:
-    """What `raw` gives for each of several images of one size under one call, which advance in batches of one shape (the
-    trait `together`); and the passes that were made, those of copies that fill the last batch included.
+    """What `raw` gives for each of several images of one size under one call, of which `width` advance at a time (the
+    trait `together`); and the passes that were made. The last batch is filled up with copies, so that a result does not
+    depend on its company, to the last bit.
 
     Args:
         explainers: of one classifier, method and parameters, for each image its target and hash.
-        width: images a batch; a result depends on it, to the last bit, and on nothing else of the company.
 
     Raises:
         InputError: a map is not finite or not of the image's shape.
@@ -146,15 +146,18 @@ def raw_together(explainers: Sequence[Explainer], pixels: Sequence[Tensor], widt
     import torch
 
     first = explainers[0]
-    f = first.view()
-    encoded = torch.stack([f.encode(image) for image in pixels])
-    targets, images = [e.target for e in explainers], [e.image for e in explainers]
-    results = first.spec.traits["together"](f, encoded, targets, images, width=width, **first.own())
+    f, together = first.view(), first.spec.traits["together"]
+    alone = replace(first, dry=True).raw(pixels[0]).passes  # what an image costs by itself
     out = []
-    for explainer, image, result in zip(explainers, pixels, results, strict=True):
-        heatmap, notes = result if isinstance(result, tuple) else (result, {})
-        alone = replace(explainer, dry=True).raw(image).passes
-        out.append(Raw(explainer.checked(heatmap, image), _finite(notes), alone))
+    for start in range(0, len(pixels), width):
+        pairs = list(zip(explainers, pixels, strict=True))[start : start + width]
+        full = pairs + pairs[-1:] * (width - len(pairs))
+        encoded = torch.stack([f.encode(image) for _, image in full])
+        targets, images = [e.target for e, _ in full], [e.image for e, _ in full]
+        results = together(f, encoded, targets, images, **first.own())
+        for (explainer, image), result in zip(pairs, results, strict=False):
+            heatmap, notes = result if isinstance(result, tuple) else (result, {})
+            out.append(Raw(explainer.checked(heatmap, image), _finite(notes), alone))
     return out, f.passes
 
 

@@ -19,6 +19,7 @@ from attrsens.engine.cell import parse_call
 from attrsens.engine.run import explainer
 from attrsens.models.surgery import relu_as
 from attrsens.models.wrappers.softplus import softplus as softplus_model
+from attrsens.samples import sample
 from attrsens.seeds import Stream
 from attrsens.spec import WRAPPERS
 
@@ -262,6 +263,28 @@ def test_phase_maps_keep_spectrum_and_mean() -> None:
     reduced, scrambled = (torch.fft.fft2(m.mean(0).double()).abs() for m in (base, got))
     torch.testing.assert_close(reduced, scrambled, rtol=1e-3, atol=1e-4 * float(reduced.max()))
     assert abs(float(F.cosine_similarity(base.flatten(), got.flatten(), 0))) < 0.5
+
+
+def test_the_other_map_is_the_methods_map_of_another_picture(tmp_path) -> None:
+    net = SmallNet("reused")
+    f = attrsens.Classifier(net, [0.45] * 3, [0.25] * 3, resize=16, crop=16, device="cpu")
+    report = attrsens.explain(["sample:coffee", "sample:chelsea"], model=f, target=1, method=["sg:n=50", "other:of=sg"])
+    own = {
+        r.image.path: a.map for r, a in zip(report.records, report.attributions, strict=True) if r.method.name == "sg"
+    }
+    got = {
+        r.image.path: a.map
+        for r, a in zip(report.records, report.attributions, strict=True)
+        if r.method.name == "other"
+    }
+    np.testing.assert_array_equal(got["sample:coffee"], own["sample:chelsea"])
+    np.testing.assert_array_equal(got["sample:chelsea"], own["sample:coffee"])
+    path = str(sample("rocket").path)
+    named = attrsens.explain("sample:coffee", model=f, target=1, method=f"other:of=sg,picture={path}")
+    rocket = attrsens.explain("sample:rocket", model=f, target=1, method="sg:n=50")
+    np.testing.assert_array_equal(named.attributions[0].map, rocket.attributions[0].map)
+    mistaken = attrsens.explain("sample:rocket", model=f, method=f"other:picture={path}")
+    assert "the other picture is this image itself" in mistaken.failures[0].message
 
 
 def test_controls_of_unknown_methods_are_named() -> None:

@@ -126,7 +126,8 @@ def test_complete_fills_in_defaults_in_declared_order() -> None:
 
 def test_output_defaults_are_the_papers() -> None:
     """methods 1.5: logit for gradients, probability for IG and the sliding patch."""
-    want = {"grad": "logit", "gi": "logit", "sg": "logit", "ig": "prob", "sp": "prob"}
+    want = dict.fromkeys("grad gi sg ug gbp gradcam ggradcam lrp deeplift bsm big bsg".split(), "logit")
+    want |= dict.fromkeys("ig sp lime rise kshap mp agi".split(), "prob")
     assert {name: METHODS[name].complete()["output"] for name in want} == want
 
 
@@ -139,11 +140,11 @@ def test_expressions_win_over_flags_and_flags_reach_every_owner() -> None:
 @pytest.mark.parametrize(
     ("expressions", "flags", "message"),
     [
-        (["gs"], {}, "unknown method 'gs'; did you mean 'sg'? methods: gi, grad, ig, sg, sp"),
+        (["gs"], {}, f"unknown method 'gs'; did you mean 'sg'? methods: {', '.join(METHODS)}"),
         (["sg:m=3"], {}, "unknown parameter 'm'; sg has: n, spread, seed, output, space, sign, reduce"),
         (["sg:n"], {}, "method 'sg:n': cannot read 'n'; write name:parameter=value,..."),
         (["sg:n=1,n=2"], {}, "method 'sg:n=1,n=2': n is given twice"),
-        (["sg+smooth:n=3"], {}, "unknown wrapper 'smooth'; no wrapper exists in this version"),
+        (["sg+smoth:n=3"], {}, "unknown wrapper 'smoth'; did you mean 'smooth'? wrappers: smooth, softplus, topk"),
         (["sg", "ig"], {"stride": "3"}, "sg, ig has no parameter 'stride'; methods that have it: sp"),
         (["sg"], {"nothing": "3"}, "sg has no parameter 'nothing'; no method has it"),
     ],
@@ -161,7 +162,7 @@ def test_a_seed_is_welcome_everywhere() -> None:
 def test_the_method_is_the_one_that_has_the_parameters() -> None:
     assert choose_method({}) == choose_method({"seed": 1, "reduce": "sum"}) == "grad"
     assert choose_method({"patch_size": 3}) == "sp"
-    assert choose_method({"n": 3, "spread": 0.2}) == "sg"
+    assert choose_method({"steps": 3, "trials": 2}) == "ig"
     with pytest.raises(AttrsensError, match="parameter n and stride: no method has it; choose with --method"):
         choose_method({"n": 3, "stride": 2})
 

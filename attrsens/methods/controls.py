@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from attrsens.errors import AttrsensError
 from attrsens.spec import METHODS, Param
 
 if TYPE_CHECKING:
@@ -104,6 +106,41 @@ def phase(
     spectrum = torch.fft.rfft2(heatmap.double()) * turn
     turned: Tensor = torch.fft.irfft2(spectrum, s=tuple(heatmap.shape[-2:]))
     return turned.float()
+
+
+@METHODS("other", version=1, gradient=True, cost="as the method it takes")
+def other(
+    f: Classifier,
+    x: Tensor,
+    target: int,
+    *,
+    of: Annotated[str, OF] = "grad",
+    picture: Annotated[
+        Path, Param("the other picture; without one, a packaged sample that is not this image")
+    ] = Path(),
+) -> Tensor:
+    """A method's map of another picture, for the same class: what maps share that have seen other pixels.
+
+    Science C-1. Its draws are the other picture's.
+    """
+    import copy
+
+    from attrsens.images import decode
+    from attrsens.samples import samples
+
+    paths = [Path(picture)] if str(picture) not in ("", ".") else [s.path for s in samples().values()]
+    for path in paths:
+        image = decode(path)
+        pixels = x.new_tensor(f.preprocess.apply(image))
+        if pixels.shape != x.shape:
+            raise AttrsensError(f"other: the other picture is {tuple(pixels.shape)} here; {tuple(x.shape)} needed")
+        encoded = f.encode(pixels)
+        if not f.dry and (encoded - x).abs().max() < 1e-3:
+            continue
+        there = copy.copy(f)  # counts on the same meter
+        there.image = image.sha256
+        return _map_of(there, encoded, target, of)
+    raise AttrsensError("other: the other picture is this image itself; give another with picture=FILE")
 
 
 def _map_of(f: Classifier, x: Tensor, target: int, name: str) -> Tensor:
