@@ -29,7 +29,7 @@ from attrsens.images import decode
 from attrsens.models import zoo
 from attrsens.render.table import COLUMNS
 from attrsens.samples import sample
-from attrsens.spec import METHODS, Param
+from attrsens.spec import METHODS, WRAPPERS, Param
 
 COFFEE, CHELSEA = str(sample("coffee").path), str(sample("chelsea").path)
 VALIDATOR = Draft202012Validator(json_schema())
@@ -695,8 +695,8 @@ def test_a_note_that_is_no_number_is_null(out, run_cli):
 
 SG = "n, spread, seed, output, space, sign, reduce"
 MISTAKES = [
-    (["--method", "gs"], "unknown method 'gs'; did you mean 'sg'? methods: gi, grad, ig, sg, sp"),
-    (["--method", ""], "unknown method ''; methods: gi, grad, ig, sg, sp"),
+    (["--method", "gs"], f"unknown method 'gs'; did you mean 'sg'? methods: {', '.join(METHODS)}"),
+    (["--method", ""], f"unknown method ''; methods: {', '.join(METHODS)}"),
     (["--method", "sg:n=-1"], "sg: n must be an integer from 0 to 1,000,000; got '-1'"),
     (["--method", "sg", "--n", "2.5"], "sg: n must be an integer from 0 to 1,000,000; got '2.5'"),
     (["--method", "sp:patch_size=x"], "sp: patch_size must be an integer of at least 1; got 'x'"),
@@ -713,7 +713,7 @@ MISTAKES = [
     (["--method", "sg:n=3,n=4"], "method 'sg:n=3,n=4': n is given twice"),
     (["--method", "sg:n"], "method 'sg:n': cannot read 'n'; write name:parameter=value,..."),
     (["--method", "sg:"], "method 'sg:': cannot read ''; write name:parameter=value,..."),
-    (["--method", "grad+smooth"], "unknown wrapper 'smooth'; no wrapper exists in this version"),
+    (["--method", "grad+smoth"], "unknown wrapper 'smoth'; did you mean 'smooth'? wrappers: smooth, softplus, topk"),
     (
         ["--method", "sp:sign=abs_sample"],
         "sp: sign=abs_sample is for methods that average gradients; sp takes none",
@@ -901,11 +901,15 @@ def test_version_and_help(run_cli):
 def test_lists(run_cli):
     code, stdout, stderr = run_cli("list", "methods")
     assert (code, stderr) == (0, "")
-    assert [line.split()[0] for line in stdout.splitlines() if not line.startswith(" ")] == list(METHODS)
+    names = [line.split()[0] for line in stdout.splitlines() if line and not line.startswith(" ")]
+    assert names == [*METHODS, "Wrappers,", *(f"+{name}" for name in WRAPPERS)]
     rows = json.loads(run_cli("list", "methods", "--json", "-")[1])
-    assert {row["name"]: [p["name"] for p in row["parameters"]] for row in rows} == {
-        name: [h.name for h in METHODS[name].hypers] for name in METHODS
-    }
+    assert [(row["kind"], row["name"], [p["name"] for p in row["parameters"]]) for row in rows] == [
+        (registry.kind, name, [h.name for h in registry[name].hypers])
+        for registry in (METHODS, WRAPPERS)
+        for name in registry
+    ]
+    assert {row["gradient"] for row in rows if row["kind"] == "wrapper"} == {None}
     models = run_cli("list", "models")[1].split("\n")
     assert models[0].startswith("lite0 ")
     assert any(line.startswith("resnet50 ") for line in models)
@@ -1147,8 +1151,8 @@ def complete(words: str, count: int) -> tuple[list[str], bool]:
 @pytest.mark.parametrize(
     ("words", "count", "expected"),
     [
-        ("attrsens explain --method s", 3, {"sg", "sp"}),
-        ("attrsens explain --method ", 3, {"gi", "grad", "ig", "sg", "sp"}),
+        ("attrsens explain --method s", 3, {name for name in METHODS if name.startswith("s")}),
+        ("attrsens explain --method ", 3, set(METHODS)),
         ("attrsens explain --model resnet1", 3, {"resnet18", "resnet101", "resnet152"}),
         ("attrsens explain --model robust/densenet", 3, {"robust/densenet-l2-eps0", "robust/densenet-l2-eps3"}),
         ("attrsens list m", 2, {"methods", "models"}),

@@ -252,7 +252,7 @@ def loops(net: nn.Sequential, x: Tensor, target: int, eps: float) -> Tensor:
     relevance = torch.zeros_like(acts[-1])
     relevance[0, target] = acts[-1][0, target]
     for layer, a, z in reversed(list(zip(net, acts, acts[1:], strict=False))):
-        if isinstance(layer, nn.ReLU) or isinstance(layer, nn.Flatten):
+        if isinstance(layer, (nn.ReLU, nn.Flatten)):
             relevance = relevance.reshape(a.shape)
         else:
             bare = torch.autograd.functional.jacobian(layer, a).reshape(z.numel(), a.numel())

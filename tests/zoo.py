@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
+import numpy as np
 import torch
 from torch import nn
 from toys import draw, uniform
 
 import attrsens
+from attrsens.cli import readme
 from attrsens.models.nets import IMAGENET, find_net
+from attrsens.spec import METHODS
 
 # name -> (builder, side of its images, BatchNorms that fold, BatchNorms that stay)
 ZOO: dict[str, tuple[Callable[[], nn.Module], int, int, int]] = {}
@@ -63,7 +67,12 @@ def build(name: str) -> nn.Module:
                 m.running_mean.copy_(draw(len(m.running_mean), seed=i) * 0.1)
                 m.running_var.copy_(uniform(len(m.running_var), seed=i + 1) + 0.5)
                 m.weight.copy_(uniform(len(m.weight), seed=i + 2) + 0.5)
-    return net.eval()
+        net.eval()
+        last = [m for m in net.modules() if isinstance(m, nn.Linear)][-1]
+        gain = 2 / net(images(name) - 0.45).std()  # logits that leave every class a chance
+        for p in last.parameters():
+            p.mul_(gain)
+    return net
 
 
 def classifier(name: str, **options: object) -> attrsens.Classifier:
@@ -79,3 +88,31 @@ def images(name: str, count: int = 2) -> torch.Tensor:
     side, channels = ZOO[name][1], 1 if name.startswith("mnist") else 3
     small = uniform(count, channels, 8, 8, seed=3)
     return torch.nn.functional.interpolate(small, size=(side, side), mode="bicubic").clamp(0, 1)
+
+
+SMALL = {"n": 3, "steps": 3, "patch_size": 5, "stride": 4, "trials": 2, "segments": 6, "search_steps": 2, "k": 2}
+
+
+def cheap(method: str) -> str:
+    """A small run of a method."""
+    settings = ",".join(f"{h.name}={SMALL[h.name]}" for h in METHODS[method].hypers if h.name in SMALL)
+    return f"{method}:{settings}" if settings else method
+
+
+def outcome(f: attrsens.Classifier, method: str) -> str:
+    """What happens when a method explains a picture: map, zero or failure."""
+    report = attrsens.explain("sample:coffee", model=f, method=method, cache=False)
+    if report.failures:
+        return "failure"
+    return "map" if np.abs(report.attributions[0].map).max() > 0 else "zero"
+
+
+@cache
+def predictions(name: str) -> dict[str, str | None]:
+    """Why each method cannot explain the network, or None, as doctor predicts it."""
+    return readme.predictions(classifier(name, fold=False))
+
+
+def support_table() -> str:
+    """The table that README shows: what doctor predicts of every network here."""
+    return readme.support_table({name: predictions(name) for name in ZOO})

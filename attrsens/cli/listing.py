@@ -11,24 +11,26 @@ import typer
 from attrsens.cli import console, options
 from attrsens.errors import unknown
 from attrsens.samples import samples
-from attrsens.spec import METHODS
+from attrsens.spec import METHODS, WRAPPERS, Spec
 
 
 def _methods() -> list[dict[str, Any]]:
-    rows = []
-    for name in METHODS:
-        spec = METHODS[name]
-        parameters = [
+    return [_entry(registry[name]) for registry in (METHODS, WRAPPERS) for name in registry]
+
+
+def _entry(spec: Spec) -> dict[str, Any]:
+    """A method or wrapper; a wrapper takes gradients if its method does, which is null."""
+    return {
+        "name": spec.name,
+        "kind": spec.kind,
+        "version": spec.version,
+        "summary": spec.summary,
+        "cost": spec.traits.get("cost"),
+        "gradient": spec.traits.get("gradient"),
+        "parameters": [
             {"name": h.name, "type": h.type.__name__, "default": h.default, **asdict(h.param)} for h in spec.hypers
-        ]
-        facts = {
-            "name": name,
-            "version": spec.version,
-            "summary": spec.summary,
-            "cost": spec.traits.get("cost"),
-        }
-        rows.append(facts | {"gradient": spec.traits["gradient"], "parameters": parameters})
-    return rows
+        ],
+    }
 
 
 def _models() -> list[dict[str, Any]]:
@@ -65,9 +67,14 @@ def listing(
 
 
 def _print_methods(rows: list[dict[str, Any]]) -> None:
-    width = max(len(row["name"]) for row in rows) + 2
+    width = max(len(row["name"]) for row in rows) + 3
+    kind = "method"
     for row in rows:
-        console.out(f"{row['name']:<{width}}{row['summary']}  [{row['cost']}]")
+        if row["kind"] != kind:
+            kind = row["kind"]
+            console.out("\nWrappers, around any method, as in sg:n=50+smooth:n=20:")
+        name = row["name"] if kind == "method" else f"+{row['name']}"
+        console.out(f"{name:<{width}}{row['summary']}  [{row['cost']}]")
         for p in row["parameters"]:
             default = p["default"] if p["default"] != "" else "none"
             line = f"        {p['name']:<15}{default!s:<10}{p['help']}"

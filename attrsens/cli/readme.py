@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from attrsens.samples import samples
-from attrsens.spec import METHODS, Hyper
+from attrsens.spec import METHODS, WRAPPERS, Hyper
+
+if TYPE_CHECKING:
+    from attrsens.models.classifier import Classifier
 
 
 def methods_table() -> str:
@@ -23,6 +28,57 @@ def methods_table() -> str:
         others = {n: h.default for n, h in METHODS.parameters()[hyper.name].items() if h.default != hyper.default}
         default = ", ".join([f"default {hyper.default}", *(f"{n}: {d}" for n, d in others.items())])
         lines.append(f"- `{hyper.name}` ({', '.join(hyper.param.choices)}; {default}): {hyper.param.help}")
+    return "\n".join(lines)
+
+
+def wrappers_table() -> str:
+    """Every wrapper with its parameters."""
+    lines = ["| wrapper | what | cost of a map | parameters (default; published sweep) |", "|---|---|---|---|"]
+    for name in WRAPPERS:
+        spec = WRAPPERS[name]
+        own = "; ".join(_parameter(h) for h in spec.hypers) or "none"
+        lines.append(f"| `+{name}` | {spec.summary} | {spec.traits['cost']} | {own} |")
+    return "\n".join(lines)
+
+
+def predictions(f: Classifier) -> dict[str, str | None]:
+    """Why each method cannot explain a network at its defaults, or None: what doctor says, without the rest of it.
+
+    Args:
+        f: made with fold=False.
+    """
+    from attrsens.engine.cell import parse_call
+    from attrsens.engine.doctor import FEW, pictures, unfit
+    from attrsens.engine.plan import cost
+    from attrsens.errors import AttrsensError
+    from attrsens.models.census import Facts, look_at_gradients, take_census
+
+    pixels = pictures(f)[0][:FEW]
+    with f.exact():
+        facts = Facts(take_census(f.network, f.normalised(pixels[:1])), look_at_gradients(f, pixels), f.network)
+    out: dict[str, str | None] = {}
+    for name in METHODS:
+        out[name] = unfit(name, facts)
+        try:
+            cost(f, parse_call(name), (pixels.shape[2], pixels.shape[3]))
+        except AttrsensError as error:
+            out[name] = out[name] or str(error)
+    return out
+
+
+def support_table(found: Mapping[str, Mapping[str, str | None]]) -> str:
+    """Which methods explain which networks, and why not; those that explain all stand in a line above the table.
+
+    Args:
+        found: for every network what `predictions` says of it.
+    """
+    names = list(next(iter(found.values())))
+    columns = [m for m in names if any(reasons[m] for reasons in found.values())]
+    everywhere = ", ".join(f"`{m}`" for m in names if m not in columns)
+    lines = [f"On every network of the table: {everywhere}.", ""]
+    lines += [f"| network | {' | '.join(f'`{m}`' for m in columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for network, reasons in found.items():
+        lines.append(f"| {network} | {' | '.join(reasons[m] or 'yes' for m in columns)} |")
     return "\n".join(lines)
 
 

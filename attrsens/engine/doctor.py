@@ -232,19 +232,24 @@ class _Examination:
 
 
 def unfit(name: str, facts: Facts) -> str | None:
-    """Why a method cannot explain the network, or None: gradients that it needs, then what its trait `unfit` says."""
-    traits, state = METHODS[name].traits, facts.gradients.state
-    if state == "zero here":
-        return "its map would be zero: the gradient is, at the pictures" if traits.get("local") else None
-    if traits["gradient"] and state != "ok":
-        return {
-            "none": "no gradient path from the logits to the input",
-            "zero": "its map would be zero: every gradient is",
-            "not finite": "gradients are not finite",
-            "failed": f"the way back fails: {facts.gradients.message}",
-        }[facts.gradients.state]
+    """Why a method cannot explain the network, or None: gradients that it needs, and what its trait `unfit` says."""
+    traits, state = METHODS[name].traits, facts.gradients.state if METHODS[name].traits["gradient"] else "ok"
+    if traits.get("inner") and state in ("zero", "zero here", "not finite"):
+        state = "ok"  # that is the input's gradient; this method's ends at a layer
+    lost = {
+        "none": "no gradient path from the logits to the input",
+        "not finite": "gradients are not finite",
+        "failed": f"the way back fails: {facts.gradients.message}",
+    }
+    if state in lost:
+        return lost[state]
     own: Callable[[Facts], str | None] | None = traits.get("unfit")
-    return own(facts) if own else None
+    reason = own(facts) if own else None
+    if state == "zero":
+        return reason or "its map would be zero: every gradient is"
+    if state == "zero here" and traits.get("local"):
+        return reason or "its map would be zero: the gradient is, at the pictures"
+    return reason
 
 
 def pictures(f: Classifier) -> tuple[Tensor, list[Sample]]:

@@ -6,7 +6,7 @@ decorator states facts:
 
 - `gradient`: whether gradients are taken; `cost` in words (F and B: images forward and backward);
 - `output`: the default scalar; `draws="seed"`: the draws are the same for every image;
-- `local=True`: the map depends on the gradient at the image alone;
+- `local=True`: the map depends on the gradient at the image alone; `inner=True`: on gradients that end at a layer;
 - `unfit`: from the facts about a network (`models.census.Facts`) to why the method cannot explain it, or None;
 - `many`: (view, images, target, *, hyperparameters) -> stacks of maps, where many images can share batches;
 - `together`: (view, images, targets, their hashes, *, hyperparameters) -> results, for searches and optimisers that

@@ -26,7 +26,7 @@ def _nowhere_or_no_relu(facts: Facts) -> str | None:
     return _nowhere(facts) or (None if facts.census.relus else "it calls no ReLU to guide through")
 
 
-@METHODS("gradcam", version=1, gradient=True, cost="1 F + 1 B", unfit=_nowhere)
+@METHODS("gradcam", version=1, gradient=True, inner=True, cost="1 F + 1 B", unfit=_nowhere)
 def gradcam(
     f: Classifier,
     x: Tensor,

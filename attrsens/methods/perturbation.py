@@ -12,6 +12,7 @@ from attrsens.spec import METHODS, Param, Value
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from attrsens.models.census import Facts
     from attrsens.models.classifier import Classifier
 
 Result = tuple["Tensor", dict[str, float | None]]
@@ -38,7 +39,20 @@ def together(
     return [(course.maps[steps], course.notes[steps]) for course in advance(f, problems, [steps], common, width)]
 
 
-@METHODS("mp", version=1, output="prob", gradient=True, cost="steps F + steps B; circle: 36 F more", together=together)
+def _unmoved(facts: Facts) -> str | None:
+    """Where no gradient arrives, the penalties alone move the mask."""
+    return "its mask would learn nothing: every gradient is zero" if facts.gradients.state == "zero" else None
+
+
+@METHODS(
+    "mp",
+    version=1,
+    output="prob",
+    gradient=True,
+    cost="steps F + steps B; circle: 36 F more",
+    together=together,
+    unfit=_unmoved,
+)
 def meaningful_perturbation(
     f: Classifier,
     x: Tensor,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -132,7 +133,8 @@ def take_census(net: nn.Module, x: Tensor) -> Census:
     census.others, census.attention, census.pools = (dict(watch.counts[k]) for k in ("others", "attention", "pools"))
     curved = [m for m in calls if isinstance(m, RECTIFIERS) or type(m).__module__ == "torch.nn.modules.activation"]
     census.reused = [names[m] for m in curved if calls[m] > 1]
-    census.spatial = find_layer(net, x) or ""
+    with suppress(Exception):  # a way back that fails is told elsewhere
+        census.spatial = find_layer(net, x) or ""
     census.layers = dict(Counter(type(m).__name__ for m in names if not list(m.children())).most_common())
     census.training = [name or "the network itself" for m, name in names.items() if m.training]
     census.output = "tensor" if isinstance(output, Tensor) else f"{type(output).__name__} of {len(output)}"

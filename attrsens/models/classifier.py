@@ -197,7 +197,7 @@ class Classifier:
     def settle(self, image: Tensor) -> None:
         """Bring the network into its form on an image (C, H, W), for what watches its passes; costs no counted pass."""
         if self._shared.form is None and not self.dry:
-            self._shared.form = fast_form(self._net, self._normalised(image[None].detach(), Form()))
+            self._shared.form = fast_form(core_of(self._net), self._normalised(image[None].detach(), Form()))
 
     @property
     def form(self) -> Form | None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from attrsens.errors import AttrsensError, unknown
+from attrsens.models.failures import explained
 from attrsens.models.surgery import first_output
 
 if TYPE_CHECKING:
@@ -71,7 +72,10 @@ def layer_of(f: Classifier, name: str, image: Tensor) -> nn.Module:
     """
     if name == "auto":
         if "layer" not in f.memo:
-            f.memo["layer"] = find_layer(f.network, f.normalised(image[None]))
+            try:
+                f.memo["layer"] = find_layer(f.network, f.normalised(image[None]))
+            except Exception as error:  # the network may be anybody's
+                raise explained(error, f.name, "fails on the way back") from None
         name = f.memo["layer"] or ""
         if not name:
             raise AttrsensError(f"model {f.name}: no layer of it knows places")
