@@ -1,41 +1,33 @@
-"""The two sides of `explain.py` and the floor under them, on the same network, image and target.
+"""Our side of `explain.py` and the floor under it, and the networks, images and targets that both sides get.
 
-attrsens runs as its users get it: BatchNorm folded, channels_last, its own batch sizes. Captum runs on the network as
-loaded behind a normalising module, as its documentation shows, with frozen weights (which can only help it).
+attrsens runs as its users get it: BatchNorm folded, channels_last, its own batch sizes. The peers run on the network as
+loaded behind a normalising module, as Captum's documentation shows, with frozen weights (which can only help them).
 """
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from _timing import Sample, Usage
+from _works import SEED, Work
 from torch import Tensor, nn
 
 import attrsens
-from attrsens.explainer import Explainer, Raw
-from attrsens.images import decode
+from attrsens.explainer import Explainer, raw_together
+from attrsens.images import Preprocess, decode
+from attrsens.models.batches import Passes
 from attrsens.models.classifier import Classifier
+from attrsens.models.layers import layer_of
 from attrsens.models.nets import IMAGENET
+from attrsens.models.nets.lite0 import LITE0, ConvNorm
 from attrsens.models.zoo import lite0
 from attrsens.samples import samples
 
-PATCH, SPREAD, SEED = 29, 0.15, 0
 FLOOR_BATCHES = (4, 8, 16)
-BATCHED = ("sg", "ig", "sp")  # the others are one pass, where no batch helps
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How much work: draws of sg, points of ig, strides of sp for attrsens and for Captum."""
-
-    n: int
-    steps: int
-    stride: int
-    peer_stride: int
 
 
 class Plain(nn.Module):
@@ -44,12 +36,13 @@ class Plain(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, net: nn.Module, steps: Preprocess) -> None:
         super().__init__()
         self.net = net
-        self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).reshape(1, -1, 1, 1))
+        self.register_buffer("mean", torch.tensor(steps.mean).reshape(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(steps.std).reshape(1, -1, 1, 1))
         self.images = 0
+        self.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         self.images += len(x)
@@ -59,137 +52,125 @@ class Plain(nn.Module):
 
 @dataclass(frozen=True)
 class Subject:
-    """A network on both sides, prepared, and what is explained: pixels (3, 224, 224) and their top class."""
+    """A network on both sides, prepared, and what is explained: images (3, 224, 224), their top classes and hashes."""
 
     name: str
     classifier: Classifier
     plain: Plain
-    pixels: Tensor
-    target: int
-    image: str
+    images: list[Tensor]
+    targets: list[int]
+    hashes: list[str]
+
+    @property
+    def pixels(self) -> Tensor:
+        return self.images[0]
+
+    @property
+    def target(self) -> int:
+        return self.targets[0]
+
+    @property
+    def layer(self) -> str:
+        """Grad-CAM's layer, as attrsens finds it."""
+        layer_of(self.classifier, "auto", self.pixels)
+        return str(self.classifier.memo["layer"])
 
 
-def subject(name: str) -> Subject:
-    """lite0 with its weights, or resnet50 with random ones, looking at the first packaged sample."""
-    classifier, net = {"lite0": _lite0, "resnet50": _resnet50}[name]()
-    steps = classifier.preprocess
-    plain = Plain(net, steps.mean, steps.std).eval().requires_grad_(False)
-    image = decode(next(iter(samples().values())).path)
-    pixels = torch.from_numpy(steps.apply(image))
-    ours = classifier.logits(pixels[None])  # the first pass also folds
+def subject(name: str, relu: bool, count: int) -> Subject:
+    """lite0 with its weights, or resnet50 with random ones, and the first `count` packaged samples."""
+    net, steps = {"lite0": _lite0, "resnet50": _resnet50}[name]()
+    if name == "lite0" and relu:
+        net = with_modules(net, nn.ReLU)
+    classifier = Classifier(net, steps.mean, steps.std, resize=steps.resize, crop=steps.crop, name=name)
+    plain = Plain(net, steps)
+    paths = [sample.path for sample in samples().values()]
+    decoded = [decode(paths[i % len(paths)]) for i in range(count)]
+    images = [torch.from_numpy(steps.apply(image)) for image in decoded]
+    ours = classifier.logits(images)  # the first pass also folds
     with torch.no_grad():
-        peers = plain(pixels[None])
+        peers = plain(torch.stack(images))
     spread = float(peers.max() - peers.min())
     if float((ours - peers).abs().max()) > 1e-4 * max(1.0, spread):
         raise SystemExit(f"{name}: the two sides' logits differ, so this would compare different networks")
-    return Subject(name, classifier, plain, pixels, int(ours.argmax()), image.sha256)
+    targets = [int(c) for c in ours.argmax(1)]
+    return Subject(name, classifier, plain, images, targets, [f"{image.sha256}{i}" for i, image in enumerate(decoded)])
 
 
-def _lite0() -> tuple[Classifier, nn.Module]:
-    return attrsens.load("lite0"), lite0().module
+def _lite0() -> tuple[nn.Module, Preprocess]:
+    return lite0().module, LITE0
 
 
-def _resnet50() -> tuple[Classifier, nn.Module]:
+def _resnet50() -> tuple[nn.Module, Preprocess]:
     import torchvision
 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(SEED)  # inside the fork: the global generator is left as it was
         net: nn.Module = torchvision.models.resnet50(weights=None)
-    return Classifier(net, IMAGENET.mean, IMAGENET.std, resize=256, crop=224, name="resnet50"), net
+    return net, IMAGENET
 
 
-def passes(method: str, sizes: Sizes, side: int = 224) -> int:
-    """What the method's maths needs: images forward, and backward for all but sp."""
-    places = ((side - PATCH) // sizes.stride + 1) ** 2
-    return {"grad": 1, "gi": 1, "sg": sizes.n, "ig": sizes.steps, "sp": places + 1}[method]
+def with_modules(net: nn.Module, activation: type[nn.Module]) -> nn.Module:
+    """A copy of lite0 whose activations are modules of a type, which hooks of libraries need."""
+    net = copy.deepcopy(net)
+    for parent in [m for m in net.modules() if not isinstance(m, ConvNorm)]:
+        for name, child in list(parent.named_children()):
+            if isinstance(child, ConvNorm) and child.act:
+                child.act = False
+                setattr(parent, name, nn.Sequential(child, activation()))
+    return net
 
 
-def ours(s: Subject, method: str, sizes: Sizes) -> Callable[[], Raw]:
-    """attrsens doing the method."""
-    own: dict[str, dict[str, Any]] = {
-        "sg": {"n": sizes.n, "spread": SPREAD, "seed": SEED},
-        "ig": {"steps": sizes.steps, "rule": "captum_trapezoid", "baseline": "black"},
-        "sp": {"patch_size": PATCH, "stride": sizes.stride, "fill": "black"},
-    }
-    spec = attrsens.METHODS[method]
-    parameters = spec.complete({**own.get(method, {}), "output": "logit", "space": "pixel"})
-    explainer = Explainer(s.classifier, spec, s.target, parameters, s.image)
-    return lambda: explainer.raw(s.pixels)
+def ours(s: Subject, work: Work) -> Callable[[], tuple[Tensor, Passes]]:
+    """attrsens doing the work: the (first) map, and the passes of all images."""
+    spec = attrsens.METHODS[work.method]
+    parameters = spec.complete({"space": "pixel", **work.parameters})
+    each = [
+        Explainer(s.classifier, spec, target, parameters, image)
+        for target, image in zip(s.targets, s.hashes, strict=True)
+    ]
+
+    def alone() -> tuple[Tensor, Passes]:
+        raw = each[0].raw(s.pixels)
+        return raw.map, raw.passes
+
+    def together() -> tuple[Tensor, Passes]:
+        raws, passes = raw_together(each[: work.images], s.images[: work.images], work.images)
+        return raws[0].map, passes
+
+    return alone if work.images == 1 else together
 
 
-def peer(s: Subject, method: str, sizes: Sizes) -> Callable[[int], Tensor]:
-    """Captum doing the same at a batch setting, which the one-pass methods ignore."""
-    from captum.attr import InputXGradient, IntegratedGradients, NoiseTunnel, Occlusion, Saliency
-
-    x = s.pixels[None].clone()
-    if method != "sp":
-        x.requires_grad_()  # or Captum warns at every call
-    net, target = s.plain, s.target
-    if method == "grad":
-        saliency = Saliency(net)
-        return lambda batch: saliency.attribute(x, target=target, abs=False)
-    if method == "gi":
-        product = InputXGradient(net)
-        return lambda batch: product.attribute(x, target=target)
-    if method == "sg":
-        tunnel = NoiseTunnel(Saliency(net))
-        sd = SPREAD * float(x.max() - x.min())
-        return lambda batch: tunnel.attribute(
-            x,
-            nt_type="smoothgrad",
-            nt_samples=sizes.n,
-            nt_samples_batch_size=batch,
-            stdevs=sd,
-            target=target,
-            abs=False,
-        )
-    if method == "ig":
-        path = IntegratedGradients(net)
-        return lambda batch: path.attribute(
-            x,
-            baselines=0.0,
-            target=target,
-            n_steps=sizes.steps,
-            method="riemann_trapezoid",
-            internal_batch_size=batch,
-        )
-    window = Occlusion(net)
-    return lambda batch: window.attribute(
-        x,
-        sliding_window_shapes=(3, PATCH, PATCH),
-        strides=(3, sizes.peer_stride, sizes.peer_stride),
-        baselines=0.0,
-        target=target,
-        perturbations_per_eval=batch,
-    )
-
-
-def floor(s: Subject, method: str, sizes: Sizes, window: float) -> Callable[[], Sample]:
-    """The method's passes at the bare network's best throughput: folded, channels_last, a ready batch, no batching."""
-    batches = FLOOR_BATCHES if method in BATCHED else (1,)
-    count, backward = passes(method, sizes), method != "sp"
-    shape = s.pixels.shape
-    stacks = [torch.rand(b, *shape).contiguous(memory_format=torch.channels_last) for b in batches]
+def floor(s: Subject, work: Work, window: float) -> Callable[[], Sample]:
+    """The work's passes at the bare network's best throughput: folded, channels_last, a ready batch, no batching."""
+    batches = (1,) if work.single else FLOOR_BATCHES
+    stacks = [torch.rand(b, *s.pixels.shape).contiguous(memory_format=torch.channels_last) for b in batches]
 
     def run() -> Sample:
         before = Usage.now()
-        best = max(_throughput(s, stack, backward, window) for stack in stacks)
-        return Sample(count / best, before.foreign())
+        least = sum(
+            count / max(_throughput(s, stack, kind, window) for stack in stacks) for kind, count in work.kinds.items()
+        )
+        return Sample(least, before.foreign())
 
     return run
 
 
-def _throughput(s: Subject, stack: Tensor, backward: bool, window: float) -> float:
+def _throughput(s: Subject, stack: Tensor, kind: str, window: float) -> float:
     """Images a second of one batch, over again for at least `window` seconds; the first time does not count."""
-    net = s.classifier._net
-    x = stack.detach().requires_grad_(backward)
+    net = s.classifier.network
+    x = stack.detach().requires_grad_(kind != "forward")
+    layer = net.get_submodule(s.layer) if kind == "layer" else net
 
     def once() -> None:
-        if backward:
-            torch.autograd.grad(net(x)[:, s.target].sum(), x)
-        else:
+        if kind == "forward":
             with torch.inference_mode():
                 net(x)
+        elif kind == "layer":
+            _to_layer(net, layer, stack, s.target)
+        else:
+            score = net(x)[:, s.target].sum()
+            for left in range(2 if kind == "twice" else 1, 0, -1):
+                torch.autograd.grad(score, x, retain_graph=left > 1)
 
     once()
     start, count = time.perf_counter(), 0
@@ -197,3 +178,18 @@ def _throughput(s: Subject, stack: Tensor, backward: bool, window: float) -> flo
         once()
         count += 1
     return count * len(x) / (time.perf_counter() - start)
+
+
+def _to_layer(net: nn.Module, layer: nn.Module, stack: Tensor, target: int) -> None:
+    """Forward, and back to a layer's output, before which no graph is kept."""
+    kept: list[Tensor] = []
+
+    def cut(_: nn.Module, __: object, output: Tensor) -> Tensor:
+        kept.append(output.detach().requires_grad_())
+        return kept[0]
+
+    handle = layer.register_forward_hook(cut)
+    try:
+        torch.autograd.grad(net(stack)[:, target].sum(), kept[0])
+    finally:
+        handle.remove()

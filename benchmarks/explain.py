@@ -1,28 +1,28 @@
-"""Every method of `attrsens explain` against Captum doing the same work, and against the floor.
+"""Every method of `attrsens explain` against its best peer, and against the floor.
 
-    python benchmarks/explain.py            # all of it; the table goes into benchmarks/README.md
+    python benchmarks/explain.py            # lite0; the table goes into benchmarks/README.md
     python benchmarks/explain.py --quick    # tiny sizes, to see that it runs; writes nothing
 
-Both sides and the floor take turns in one process, and every ratio is taken within a round (see `_timing.py`). The
-floor is the passes that the method's maths needs, at the bare network's best throughput (see `_sides.py`). Captum has
-its best batch setting, found first. Peak memory is read in a fresh process for each side.
+All sides and the floor take turns in one process, and every ratio is taken within a round (see `_timing.py`). The floor
+is the passes that the method's maths needs, at the bare network's best throughput (`_sides.py`). How much work each
+method does is in `_works.py`, the peers are in `_peers.py` and `_loops.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from _sides import BATCHED, PATCH, Sizes, Subject, floor, ours, passes, peer, subject
+from _memory import MEASURED, memory, shown
+from _peers import Peer, peers
+from _sides import Subject, floor, ours, subject
 from _timing import (
     Sample,
     command,
@@ -37,169 +37,143 @@ from _timing import (
     table,
     write_section,
 )
+from _works import BARS, METHODS, PATCH, Work, works
 
 MODELS = ("lite0", "resnet50")
-METHODS = ("grad", "gi", "sg", "ig", "sp")
-FLOOR_BAR, PEER_BAR = 1.15, 1.0
-SAME = 0.99  # cosine of the two sides' maps where no noise is drawn; folding flips a few ReLU kinks
-QUICK = {
-    "rounds": 1,
-    "foreign": 1.0,
-    "window": 0.1,
-    "batches": [4, 8],
-    "tune": 1,
-    "n": 8,
-    "steps": 8,
-    "stride": 48,
-    "stride_resnet50": 96,
-    "peer_stride": 28,
+FASTER = {  # peer / attrsens at least, on lite0; every other row: not slower
+    ("sg", "Captum's defaults"): 5.0,
+    ("ig", "Captum's defaults"): 4.0,
+    ("lime", "lime_image"): 1.3,
 }
+HEAD = ["model", "method", "work", "attrsens / floor", "peer / attrsens", "peer (batch)", "cosine of maps"]
+HEAD += ["attrsens, s", "floor, s", "peer, s", "rounds kept / discarded"]
+SIZES = {  # option: (default, --full, --quick, what)
+    "n": (50, 50, 8, "draws of sg"),
+    "few": (16, 50, 4, "draws of ug, vargrad, sgsq and bsg, points of big"),
+    "steps": (50, 50, 8, "points of ig"),
+    "stride": (12, 3, 48, f"of sp, patch {PATCH}; Captum's is 24 at least, compared by pass"),
+    "stride-resnet50": (24, 8, 96, "the same on resnet50"),
+    "lime-n": (200, 1000, 20, "samples of lime"),
+    "rise-n": (200, 4000, 20, "masks of rise"),
+    "kshap-n": (200, 1000, 60, "coalitions of kshap"),
+    "mp-steps": (20, 300, 2, "iterations of mp"),
+    "images": (8, 8, 2, "that mp, bsm and big advance together"),
+    "search-steps": (4, 40, 1, "iterations of the boundary search of bsm, big and bsg"),
+    "bisect": (2, 10, 1, "halvings of that search"),
+    "polish": (1, 2, 1, "projections of that search"),
+    "k": (15, 15, 3, "classes of agi"),
+    "agi-steps": (3, 15, 1, "steps of agi to each class"),
+}
+QUICK = {"rounds": 1, "foreign": 1.0, "window": 0.05, "batches": [4], "tune": 1}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Row:
-    """One method on one model: Captum's best setting and its seconds at each, the clean rounds, what they come to."""
+    """One method on one model: what its peers are, and the clean rounds."""
 
     model: str
-    method: str
-    passes: int
-    setting: int
-    settings: dict[int, float]
-    scale: float
-    kept: list[dict[str, Sample]]
-    discarded: int
+    work: Work
+    peers: dict[str, dict[str, Any]]  # name: batch, scale to our passes, cosine of the two maps
+    failed: list[str] = field(default_factory=list)  # peers that do not run on this network
+    kept: list[dict[str, Sample]] = field(default_factory=list)
+    discarded: int = 0
 
     @property
     def to_floor(self) -> float | None:
         return ratio(self.kept, "attrsens", "floor")
 
     @property
-    def to_peer(self) -> float | None:
-        """Captum's time over ours for the same number of passes."""
-        value = ratio(self.kept, "captum", "attrsens")
-        return None if value is None else value * self.scale
+    def to_peers(self) -> dict[str, float | None]:
+        """Each peer's time over ours for the same work."""
+        found = {name: ratio(self.kept, name, "attrsens") for name in self.peers}
+        return {name: None if v is None else v * self.peers[name]["scale"] for name, v in found.items()}
 
-    def cells(self) -> list[str]:
-        peers = seconds(self.kept, "captum")
-        setting = f" ({self.setting})" if self.method in BATCHED and self.kept else ""
-        return [
-            self.model,
-            self.method,
-            str(self.passes),
-            show(seconds(self.kept, "attrsens")),
-            show(seconds(self.kept, "floor")),
-            show(self.to_floor),
-            show(None if peers is None else peers * self.scale) + setting,
-            show(self.to_peer),
-            f"{len(self.kept)} / {self.discarded}",
-        ]
+    def lines(self) -> list[list[str]]:
+        """A line for each peer, the fastest first."""
+        start = [self.model, self.work.method, self.work.text, show(self.to_floor)]
+        own, least = show(seconds(self.kept, "attrsens")), show(seconds(self.kept, "floor"))
+        rounds = f"{len(self.kept)} / {self.discarded}"
+        if not self.peers:
+            none = f"{', '.join(self.failed)} fails" if self.failed else "none installed"
+            return [[*start, "-", none, "-", own, least, "-", rounds]]
+        lines = []
+        for name, value in sorted(self.to_peers.items(), key=lambda pair: pair[1] or 0):
+            facts, took = self.peers[name], seconds(self.kept, name)
+            label = f"{name} ({facts['batch']})" if facts["batch"] else name
+            took = None if took is None else took * facts["scale"]
+            lines.append([*start, show(value), label, show(facts["cosine"]), own, least, show(took), rounds])
+        return lines
 
 
-def compare(s: Subject, method: str, sizes: Sizes, args: argparse.Namespace) -> Row:
-    """Tune Captum, check that both sides do the same work, then time rounds of both and the floor."""
-    own, other, count = ours(s, method, sizes), peer(s, method, sizes), passes(method, sizes)
-    result = own() if method != "sp" else ours(s, method, Sizes(1, 1, 96, 96))()  # and so warmed up
-    if method != "sp" and result.passes.forward != count:
-        raise SystemExit(f"{s.name} {method}: attrsens ran {result.passes.forward} passes, not {count}")
-    s.plain.images = 0
-    heatmap = other(8)[0]
-    peer_count = s.plain.images
-    if method != "sp" and peer_count != count:
-        raise SystemExit(f"{s.name} {method}: Captum ran {peer_count} passes, not {count}")
-    likeness = float(torch.cosine_similarity(heatmap.flatten(), result.map.flatten(), dim=0)) if method != "sp" else 1
-    if method not in ("sg", "sp") and likeness < SAME:
-        raise SystemExit(f"{s.name} {method}: the maps of the two sides have cosine {likeness:.4f}")
-    scale, window, attempts = count / peer_count, args.window, args.attempts or 4 * args.rounds
-    settings: dict[int, float] = {}
-    best = 1
-    if method in BATCHED:
-        settings, discarded = tune(other, [b for b in args.batches if b <= count] or [1], args)
-        if not settings:  # a setting picked on a busy machine could be a poor one, and flatter us
-            say(f"{s.name} {method}: not measured; no clean turn to find Captum's best batch in")
-            return Row(s.name, method, count, best, settings, scale, [], discarded)
-        best = min(settings, key=lambda b: settings[b])
-        found = ", ".join(f"{b}: {show(t)} s" for b, t in settings.items())
-        say(f"{s.name} {method}: {peer_count} passes by Captum at {found}; best {best}")
-    parts: dict[str, Callable[[], Sample]] = {
-        "attrsens": partial(measure, own, window),
-        "captum": partial(measure, partial(other, best), window),
-        "floor": floor(s, method, sizes, window),
-    }
-    kept, discarded = interleave(parts, args.rounds, attempts, args.foreign)
-    row = Row(s.name, method, count, best, settings, scale, kept, discarded)
-    most = max((sample.foreign for samples in kept for sample in samples.values()), default=None)
-    say(" | ".join(row.cells()) + ("" if most is None else f" | others took up to {most:.0%} of the CPU"))
+def compare(s: Subject, work: Work, a: argparse.Namespace) -> Row:
+    """Check that both sides do the same work, find batch settings, then time rounds of all sides and the floor."""
+    name = f"{s.name} {work.method}"
+    own, others = ours(s, work), peers(s, work)
+    heatmap, passes = own()  # and so warmed up
+    count, back = work.forward * work.images, work.backward * work.images
+    if (passes.forward, passes.backward) != (count, back):
+        raise SystemExit(f"{name}: attrsens made {passes}, not {count} forward and {back} back")
+    parts: dict[str, Callable[[], Sample]] = {"attrsens": partial(measure, own, a.window)}
+    row = Row(s.name, work, {})
+    for other in others:
+        try:
+            facts = _facts(name, other, heatmap, count)
+        except Exception as error:  # such as Captum's DeepLift where a ReLU module is used twice
+            say(f"{name}: {other.name} fails: {str(error)[:200]}")
+            row.failed.append(other.name)
+            continue
+        if other.tune:
+            found, discarded = tune(other, a)
+            if not found:  # a setting picked on a busy machine could be a poor one, and flatter us
+                say(f"{name}: not measured; no clean turn to find {other.name}'s best batch in")
+                row.discarded = discarded
+                return row
+            facts["batch"] = min(found, key=lambda b: found[b])
+            say(f"{name}: {other.name} at " + ", ".join(f"{b}: {show(t)} s" for b, t in found.items()))
+        row.peers[other.name] = facts
+        parts[other.name] = partial(measure, partial(other.run, facts["batch"] or 8), a.window)
+    parts["floor"] = floor(s, work, a.window)
+    row.kept, row.discarded = interleave(parts, a.rounds, a.attempts or 4 * a.rounds, a.foreign)
+    for line in row.lines():
+        say(" | ".join(line))
     return row
 
 
-def tune(
-    other: Callable[[int], object], batches: Sequence[int], args: argparse.Namespace
-) -> tuple[dict[int, float], int]:
-    """Captum's seconds at each batch setting, the least of a few clean turns (empty if none was), and the discarded."""
-    parts = {f"batch {b}": partial(measure, partial(other, b), args.window) for b in batches}
-    kept, discarded = interleave(parts, args.tune, 4 * args.tune, args.foreign)
-    return {b: min(turn[f"batch {b}"].seconds for turn in kept) for b in batches if kept}, discarded
+def _facts(name: str, other: Peer, heatmap: torch.Tensor, count: int) -> dict[str, Any]:
+    """How a peer's work and map compare with ours."""
+    other.net.images = 0
+    theirs = other.run(8)
+    scale = count / other.net.images if other.scaled else 1.0
+    if other.net.images != count:
+        say(f"{name}: {other.name} makes {other.net.images} passes forward, attrsens {count}")
+    cosine = torch.cosine_similarity(theirs.flatten(), heatmap.flatten(), dim=0) if other.same else None
+    return {"batch": None, "scale": scale, "cosine": None if cosine is None else float(cosine)}
 
 
-def sizes_for(model: str, args: argparse.Namespace) -> Sizes:
-    """The heavy network hides fewer places; the comparison is by place."""
-    stride = args.stride_resnet50 if model == "resnet50" else args.stride
-    return Sizes(args.n, args.steps, stride, args.peer_stride)
-
-
-# -- memory ----------------------------------------------------------------------------------------------------------
-
-
-def peak(side: str, model: str, method: str, args: argparse.Namespace) -> dict[str, float]:
-    """Resident MB of this process: before a run (network loaded, one image passed), and the peak during it.
-
-    From /proc, since a child's ru_maxrss starts at what its parent held.
-    """
-    s, sizes = subject(model), sizes_for(model, args)
-    ours(s, "grad", sizes)() if side == "attrsens" else peer(s, "grad", sizes)(1)
-    run = ours(s, method, sizes) if side == "attrsens" else partial(peer(s, method, sizes), args.batches[0])
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
-    before = _resident("VmRSS")
-    run()
-    return {"before": before, "peak": _resident("VmHWM")}
-
-
-def _resident(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
-
-
-def memory(rows: Sequence[Row], args: argparse.Namespace) -> list[dict[str, Any]]:
-    """`peak` of both sides in a process each, for the methods that make many images of one."""
-    found: list[dict[str, Any]] = []
-    for row in rows:
-        if row.method not in ("sg", "sp"):
-            continue
-        sizes = sizes_for(row.model, args)
-        for side in ("attrsens", "captum"):
-            words = [sys.executable, __file__, "--peak", side, "--models", row.model, "--methods", row.method]
-            words += ["--batches", str(row.setting), "--n", str(sizes.n), "--peer-stride", str(sizes.peer_stride)]
-            words += ["--stride", str(sizes.stride), "--stride-resnet50", str(sizes.stride)]
-            done = subprocess.run(words, check=True, stdout=subprocess.PIPE)
-            found.append({"model": row.model, "method": row.method, "side": side, **json.loads(done.stdout)})
-            say(f"memory: {found[-1]}")
-    return found
+def tune(other: Peer, a: argparse.Namespace) -> tuple[dict[int, float], int]:
+    """Its seconds at each batch setting, the least of a few clean turns (empty if none was), and the discarded."""
+    parts = {f"batch {b}": partial(measure, partial(other.run, b), 0.0) for b in a.batches}
+    kept, discarded = interleave(parts, a.tune, 4 * a.tune, a.foreign)
+    return {b: min(turn[f"batch {b}"].seconds for turn in kept) for b in a.batches if kept}, discarded
 
 
 # -- report ----------------------------------------------------------------------------------------------------------
 
 
 def bars(rows: Sequence[Row]) -> str:
-    """Every bar with its outcome."""
-    close = {f"{r.model} {r.method}": r.to_floor for r in rows if r.method in BATCHED}
-    faster = {f"{r.model} {r.method}": r.to_peer for r in rows}
-    return "\n".join(
-        f"- {bar}: {_outcome(values, met)}"
-        for bar, values, met in (
-            (f"attrsens / floor at most {FLOOR_BAR} for {', '.join(BATCHED)}", close, lambda v: v <= FLOOR_BAR),
-            (f"captum / attrsens above {PEER_BAR:.0f} in every row", faster, lambda v: v > PEER_BAR),
-        )
-    )
+    """Every bar with its outcome; those on the floor hold for lite0."""
+    lines = []
+    for bar in sorted(set(BARS.values())):
+        close = {r.work.method: r.to_floor for r in rows if r.model == "lite0" and BARS.get(r.work.method) == bar}
+        lines.append((f"attrsens / floor at most {bar} for {', '.join(close)}", close, lambda v, bar=bar: v <= bar))
+    for row in rows:
+        for (method, name), bar in FASTER.items():
+            if (row.model, row.work.method) == ("lite0", method) and name in row.peers:
+                value = {method: row.to_peers[name]}
+                lines.append((f"{name} / attrsens at least {bar} for {method}", value, lambda v, bar=bar: v >= bar))
+    every = {f"{r.model} {r.work.method} ({name})": v for r in rows for name, v in r.to_peers.items()}
+    lines.append(("no method slower than any of its peers", every, lambda v: v >= 1))
+    return "\n".join(f"- {bar}: {_outcome(values, met)}" for bar, values, met in lines if values)
 
 
 def _outcome(values: Mapping[str, float | None], met: Callable[[float], bool]) -> str:
@@ -210,27 +184,13 @@ def _outcome(values: Mapping[str, float | None], met: Callable[[float], bool]) -
     return f"**not known**: no clean round for {', '.join(missing)}" if missing else "**met**"
 
 
-def report(rows: Sequence[Row], used: Sequence[Mapping[str, Any]], facts: Mapping[str, str], line: str) -> str:
+def report(rows: Sequence[Row], used: Sequence[dict[str, Any]], facts: Mapping[str, str], line: str) -> str:
     """The section of README.md."""
-    head = ["model", "method", "passes", "attrsens, s", "floor, s", "attrsens / floor"]
-    head += ["captum, s (batch)", "captum / attrsens", "rounds kept / discarded"]
     text = [f"```\n{line}\n```", "; ".join(f"{k}: {v}" for k, v in facts.items()) + "."]
-    text += [table(head, [row.cells() for row in rows]), bars(rows)]
+    text += [table(HEAD, [cells for row in rows for cells in row.lines()]), bars(rows)]
     if used:
-        cells = [
-            [m["model"], m["method"], m["side"], *(f"{m[k]:.0f}" for k in ("before", "peak")), _rise(m)] for m in used
-        ]
-        text += ["Resident memory, one fresh process a row:"]
-        text += [table(["model", "method", "side", "before, MB", "peak, MB", "rise, MB"], cells)]
-        places = {r.model: r.passes - 1 for r in rows if r.method == "sp"}
-        image = 3 * 224 * 224 * 4 / 2**20
-        held = ", ".join(f"{n * image:.0f} MB for the {n} of {model}" for model, n in places.items())
-        text += [f"All occluded images of one sp run held at once would take {held}." if held else ""]
-    return "\n\n".join(part for part in text if part)
-
-
-def _rise(found: Mapping[str, Any]) -> str:
-    return f"{found['peak'] - found['before']:.0f}"
+        text += ["Resident memory, one fresh process a row:", shown(used)]
+    return "\n\n".join(text)
 
 
 def names(known: Sequence[str]) -> Callable[[str], list[str]]:
@@ -251,47 +211,52 @@ def numbers(text: str) -> list[int]:
 
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--models", type=names(MODELS), default=[*MODELS])
-    parser.add_argument("--methods", type=names(METHODS), default=[*METHODS])
-    parser.add_argument("--n", type=int, default=50, help="draws of sg")
-    parser.add_argument("--steps", type=int, default=50, help="points of ig")
-    parser.add_argument("--stride", type=int, default=3, help=f"of attrsens' sp, patch {PATCH}")
-    parser.add_argument("--stride-resnet50", type=int, default=8, help="the same on resnet50")
-    parser.add_argument("--peer-stride", type=int, default=24, help=f"of Captum's sp (at most {PATCH}), by place")
-    parser.add_argument("--batches", type=numbers, default=[1, 4, 8, 10, 16, 32], help="Captum's settings to try")
-    parser.add_argument("--tune", type=int, default=2, help="turns of every setting; its least time counts")
-    parser.add_argument("--window", type=float, default=1.0, help="seconds that a part of a round lasts at least")
-    shared_options(parser, rounds=5)
-    parser.add_argument("--no-memory", action="store_true", help="leave out the peak memory")
+    parser.add_argument("--models", type=names(MODELS), default=["lite0"], help="lite0 (default), resnet50")
+    parser.add_argument("--methods", type=names(METHODS), default=[*METHODS], help="a comma list")
+    for name, (default, full, _, what) in SIZES.items():
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"{what} (%(default)s; --full: {full})")
+    parser.add_argument("--batches", type=numbers, default=[4, 8, 16], help="the peers' settings to try")
+    parser.add_argument("--tune", type=int, default=1, help="turns of every setting; its least time counts")
+    parser.add_argument("--window", type=float, default=0.5, help="seconds that a part of a round lasts at least")
+    shared_options(parser, rounds=3)
+    parser.add_argument("--memory", action="store_true", help="also the peak memory of sg and sp")
+    parser.add_argument("--full", action="store_true", help="the published sizes: about an hour")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, nothing discarded, README.md left as it is")
     parser.add_argument("--json", type=Path, help="also write every sample here")
-    parser.add_argument("--peak", choices=("attrsens", "captum"), help=argparse.SUPPRESS)
     return parser
+
+
+def read(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The options; what is given beside --quick or --full still wins."""
+    a = parser.parse_args()
+    if a.full or a.quick:
+        parser.set_defaults(**{k.replace("-", "_"): v[1 if a.full else 2] for k, v in SIZES.items()})
+    if a.quick:
+        parser.set_defaults(**QUICK)
+    return parser.parse_args()
 
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    parser = options()
-    args = parser.parse_args()
-    if args.peak:
-        print(json.dumps(peak(args.peak, args.models[0], args.methods[0], args)))
-        return
-    line = command("explain.py")
-    if args.quick:
-        parser.set_defaults(**QUICK)  # what is given beside --quick still wins
-        args = parser.parse_args()
+    a, line = read(options()), command("explain.py")
     rows = []
-    for model in args.models:
-        s = subject(model)
-        rows += [compare(s, method, sizes_for(model, args), args) for method in args.methods]
-    used = [] if args.no_memory else memory(rows, args)
-    facts = machine(["attrsens", "torch", "captum"])
+    for model in a.models:
+        wanted = [work for name, work in works(model, a).items() if name in a.methods]
+        for relu in sorted({work.relu for work in wanted}):
+            s = subject(model, relu, max(work.images for work in wanted))
+            rows += [compare(s, work, a) for work in wanted if work.relu == relu]
+    rows.sort(key=lambda row: (a.models.index(row.model), METHODS.index(row.work.method)))
+    measured = [r for r in rows if r.work.method in MEASURED] if a.memory else []
+    used = memory(
+        [(r.model, r.work.method, next(p["batch"] for p in r.peers.values())) for r in measured if r.peers], a
+    )
+    facts = machine(["attrsens", "torch", "captum", "lime", "zennit", "grad-cam"])
     text = report(rows, used, facts, line)
     print(text)
-    if args.json:
-        found = [{**asdict(r), "to_floor": r.to_floor, "to_peer": r.to_peer} for r in rows]
-        args.json.write_text(json.dumps({"command": line, "machine": facts, "rows": found, "memory": used}, indent=1))
-    if not (args.quick or args.no_readme):
+    if a.json:
+        found = [{**asdict(r), "to_floor": r.to_floor, "to_peers": r.to_peers} for r in rows]
+        a.json.write_text(json.dumps({"command": line, "machine": facts, "rows": found, "memory": used}, indent=1))
+    if not (a.quick or a.no_readme):
         write_section("explain", text)
 
 

@@ -38,28 +38,22 @@ def gradcam(
     """Positive part of a layer's channels, weighted by the mean gradient that reaches them, enlarged to the image.
 
     ReLU(sum_k w_k A^k), w_k = spatial mean of df_c/dA^k. Selvaraju et al. 2017, eq. 1 and 2; methods 2.9. No scaling to
-    [0, 1]. Tokens of transformers are laid out on their grid, those before the patches left out. One pass forward and
-    back. `all_negative` is noted as 1 where every place is cut to 0.
+    [0, 1]. Tokens of transformers are laid out on their grid, those before the patches left out. One pass forward, and
+    one back as far as the layer. `all_negative` is noted as 1 where every place is cut to 0.
     """
     import torch
     import torch.nn.functional as F
 
-    from attrsens.models.layers import layer_of, planes, watched
+    from attrsens.models.layers import layer_gradient, planes
 
     if f.dry:
         return f.gradient(x, target).sum(0), {}
     f.settle(x)
-    module = layer_of(f, layer, x)
-    with watched(module) as seen:
-        f.gradient(x, target)
-    if seen.output is None or seen.gradient is None:
-        raise AttrsensError(f"gradcam: layer {layer} has no part in the score of class {target}")
-    activations, gradients = planes(module, seen.output), planes(module, seen.gradient)
+    module, output, slopes = layer_gradient(f, x, target, layer)
+    activations, gradients = planes(module, output), planes(module, slopes)
     if activations is None or gradients is None:
-        shape = tuple(seen.output.shape)
-        raise AttrsensError(
-            f"gradcam: layer {layer} returns {shape}, which has no places; choose another, or layer=auto"
-        )
+        shape = tuple(output.shape)
+        raise AttrsensError(f"gradcam: layer {layer} returns {shape}, which has no places; choose another, or auto")
     weights = gradients.mean((2, 3), keepdim=True)
     cam = (weights * activations).sum(1, keepdim=True).float().clamp(min=0)
     align = None if upsample == "nearest" else False

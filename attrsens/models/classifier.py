@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,7 +32,6 @@ class _Shared:
     gradient_batch: int
     form: Form | None
     classes: int | None = None
-    memo: dict[str, Any] = field(default_factory=dict)
     tick: Callable[[int], None] | None = None  # told of every batch
 
 
@@ -94,6 +93,7 @@ class Classifier:
         self.architecture, self.layout = type(module).__name__, ["a module in memory"]
         self.source: str | None = None
         self.probe: Callable[[], None] | None = None
+        self.memo: dict[str, Any] = {}  # what was once learned of the network, for all its views
         self.passes = Passes()
         module = copied(module, self.name) if copy_module else module
         self._net = module.eval().requires_grad_(False).to(self.device)
@@ -189,11 +189,6 @@ class Classifier:
         """Images (N, C, H, W) in this view's space as the network takes them, in plain layout, on the device."""
         return self._normalised(images.to(self.device, torch.float32), Form())
 
-    @property
-    def memo(self) -> dict[str, Any]:
-        """What was once learned of the network, for all its views to use."""
-        return self._shared.memo
-
     def settle(self, image: Tensor) -> None:
         """Bring the network into its form on an image (C, H, W), for what watches its passes; costs no counted pass."""
         if self._shared.form is None and not self.dry:
@@ -230,6 +225,13 @@ class Classifier:
         t = torch.as_tensor(target, device=self.device)
         for _, scores, found in self.loss_gradients(images, lambda z, at: self._select(z, t[at] if t.dim() else t)):
             yield found, scores[:, 0]
+
+    def scores_of(self, images: Tensor, target: Target) -> Tensor:
+        """The target's scores of one batch, (N,), with whatever graph hangs on them: counts a pass forward and back."""
+        logits = self._network(images).float()
+        check_finite(logits, self.name)
+        self._count(len(images), len(images))
+        return self._select(logits, target)
 
     def loss_gradients(self, images: Images, *losses: Callable[..., Tensor]) -> Iterator[tuple[Tensor, ...]]:
         """(logits (b, classes), losses (b, k), gradients (b, C, H, W) of each), batch by batch; a loss is one number an

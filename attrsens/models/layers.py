@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,30 +17,35 @@ if TYPE_CHECKING:
 PREFIX = 8  # tokens before those of the patches: class, distillation, registers
 
 
-@dataclass
-class Seen:
-    """The output of a layer's last call, and the gradient of the score with respect to it."""
+def layer_gradient(f: Classifier, x: Tensor, target: int, name: str) -> tuple[nn.Module, Tensor, Tensor]:
+    """(layer, its output, the gradient of the score with respect to it) for one image in the view's space; what lies
+    before the layer is not gone back through. One pass forward, and one back as far as the layer.
 
-    output: Tensor | None = None
-    gradient: Tensor | None = None
+    Args:
+        name: of the layer, or "auto" (see `find_layer`).
 
+    Raises:
+        AttrsensError: no such layer, or the score does not depend on it.
+    """
+    module = layer_of(f, name, x)
+    leaves: list[Tensor] = []
 
-@contextmanager
-def watched(module: nn.Module) -> Iterator[Seen]:
-    """While active, the module's output and the gradient that reaches it are kept."""
-    seen = Seen()
+    def cut(_: nn.Module, __: Any, output: Any) -> Any:
+        leaf = first_output(output).detach().requires_grad_()
+        leaves.append(leaf)
+        handed = leaf + 0  # which may be overwritten
+        return (handed, *output[1:]) if isinstance(output, (tuple, list)) else handed
 
-    def keep(_: nn.Module, __: Any, output: Any) -> None:
-        found = first_output(output)
-        seen.output = found.detach().clone()  # which may be overwritten
-        if found.requires_grad:
-            found.register_hook(lambda gradient: setattr(seen, "gradient", gradient.detach()))  # type: ignore[no-untyped-call]
-
-    handle = module.register_forward_hook(keep)
+    handle = module.register_forward_hook(cut)
     try:
-        yield seen
+        with torch.enable_grad(), f.exact():
+            score = f.scores_of(x[None], target)
+            found = torch.autograd.grad(score.sum(), leaves[-1:], allow_unused=True) if score.requires_grad else ()
     finally:
         handle.remove()
+    if not found or found[0] is None:
+        raise AttrsensError(f"model {f.name}: layer {name} has no part in the score of class {target}")
+    return module, leaves[-1].detach(), found[0]
 
 
 def planes(module: nn.Module, output: Tensor) -> Tensor | None:
