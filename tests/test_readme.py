@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import zoo
 from toys import small, uniform
 
 import attrsens
@@ -24,9 +25,13 @@ def generated(function: str) -> str:
     return found[1]
 
 
-@pytest.mark.parametrize("function", ["methods_table", "samples_table"])
+@pytest.mark.parametrize("function", ["methods_table", "wrappers_table", "samples_table"])
 def test_tables_are_fresh(function: str) -> None:
     assert generated(function) == getattr(readme, function)(), "run: cog -r README.md"
+
+
+def test_the_support_table_is_fresh() -> None:
+    assert generated("support_table") == zoo.support_table(), "run: cog -r README.md"
 
 
 def test_help_is_fresh() -> None:

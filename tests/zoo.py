@@ -90,7 +90,8 @@ def images(name: str, count: int = 2) -> torch.Tensor:
     return torch.nn.functional.interpolate(small, size=(side, side), mode="bicubic").clamp(0, 1)
 
 
-SMALL = {"n": 3, "steps": 3, "patch_size": 5, "stride": 4, "trials": 2, "segments": 6, "search_steps": 2, "k": 2}
+SMALL = {"n": 3, "steps": 3, "patch_size": 5, "stride": 8, "trials": 2, "segments": 6, "k": 2}
+SMALL |= {"search_steps": 2, "doublings": 0, "bisect": 2, "polish": 1}
 
 
 def cheap(method: str) -> str:
