@@ -201,16 +201,18 @@ def test_the_last_layer_that_knows_places_is_found(name: str, layer: str) -> Non
 
 def test_places_of_tokens_and_of_channels_that_come_last() -> None:
     tokens = torch.arange(2 * 17 * 3.0).reshape(2, 17, 3)
-    grid = planes(nn.Identity(), tokens)
+    grid = planes(nn.Identity(), tokens, (8, 8))
     assert grid.shape == (2, 3, 4, 4)
     assert torch.equal(grid[1, 2].flatten(), tokens[1, 1:, 2])
     last = torch.arange(2 * 7 * 7 * 5.0).reshape(2, 7, 7, 5)
-    assert torch.equal(planes(nn.Identity(), last), last.permute(0, 3, 1, 2))
-    assert torch.equal(planes(nn.LayerNorm(7), torch.ones(1, 7, 7, 7)), torch.ones(1, 7, 7, 7))
-    assert planes(nn.Identity(), torch.ones(1, 8, 1, 1)) is None
-    assert planes(nn.Identity(), torch.ones(1, 8)) is None
-    assert planes(nn.Identity(), torch.ones(1, 9 + 20, 8)) is not None, "25 places and 4 registers"
-    assert planes(nn.Identity(), torch.ones(1, 63, 8)) is None, "49 places and 14 tokens before them are too many"
+    assert torch.equal(planes(nn.Identity(), last, (56, 56)), last.permute(0, 3, 1, 2))
+    assert torch.equal(planes(nn.LayerNorm(7), torch.ones(1, 7, 7, 7), (56, 56)), torch.ones(1, 7, 7, 7))
+    assert planes(nn.Identity(), torch.ones(1, 8, 1, 1), (8, 8)) is None
+    assert planes(nn.Identity(), torch.ones(1, 8), (8, 8)) is None
+    assert planes(nn.Identity(), torch.ones(1, 25 + 4, 8), (8, 8)) is not None, "25 places and 4 registers"
+    assert planes(nn.Identity(), torch.ones(1, 63, 8), (8, 8)) is None, (
+        "49 places and 14 tokens before them are too many"
+    )
 
 
 def test_layers_that_do_not_fit_are_named() -> None:

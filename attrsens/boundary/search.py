@@ -46,7 +46,7 @@ def nearest_boundary(
 def pixel_view(f: Classifier) -> Classifier:
     """The same view on pixels, logits and signed gradients; its passes count as the view's own."""
     view = f.view(image=f.image, dry=f.dry)
-    view.passes = f.passes
+    view.passes, view.precision = f.passes, "fp32"  # which class wins near a boundary is a matter of digits
     return view
 
 
@@ -63,7 +63,7 @@ def predictions(f: Classifier, x: Tensor) -> Tensor:
     if f.dry:
         f.score(x, 0)
         return torch.zeros(len(x), dtype=torch.long, device=x.device)
-    return f.logits(x).argmax(1)
+    return pixel_view(f).logits(to_pixels(f, x)).argmax(1)
 
 
 def _spend(f: Classifier, pixels: Tensor, search: Search) -> None:

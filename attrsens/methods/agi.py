@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
+from attrsens.errors import AttrsensError
 from attrsens.spec import METHODS, Param
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ def adversarial_gradient_integration(
 
     from attrsens.boundary import pixel_view, to_pixels
 
+    if f.class_count < 2:
+        raise AttrsensError(f"agi: model {f.name} has one class, and none to attack towards")
     goals = torch.tensor(classes(f.class_count, target, k, mode), device=x.device)
     rows = len(goals)
     view, image = pixel_view(f), to_pixels(f, x)[None].expand(rows, *x.shape)

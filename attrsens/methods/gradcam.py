@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from attrsens.errors import AttrsensError
-from attrsens.methods.propagation import guided_backprop
+from attrsens.methods.propagation import copies, guided_backprop
 from attrsens.spec import METHODS, Param
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ UPSAMPLE = Param("from the layer's grid to the image", choices=("bilinear", "nea
 
 
 def _nowhere(facts: Facts) -> str | None:
+    if copies(facts.network) > 1:
+        return "its layers run for several noisy copies of the image"
     return None if facts.census.spatial else "no layer of it knows places"
 
 
@@ -48,9 +50,12 @@ def gradcam(
 
     if f.dry:
         return f.gradient(x, target).sum(0), {}
+    if f.copies > 1:
+        raise AttrsensError(f"gradcam: the layers of model {f.name} run for several noisy copies of the image")
     f.settle(x)
     module, output, slopes = layer_gradient(f, x, target, layer)
-    activations, gradients = planes(module, output), planes(module, slopes)
+    size = (x.shape[-2], x.shape[-1])
+    activations, gradients = planes(module, output, size), planes(module, slopes, size)
     if activations is None or gradients is None:
         shape = tuple(output.shape)
         raise AttrsensError(f"gradcam: layer {layer} returns {shape}, which has no places; choose another, or auto")

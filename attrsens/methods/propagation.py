@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,7 @@ from attrsens.errors import AttrsensError
 from attrsens.spec import METHODS, Param
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from attrsens.models.batches import Images
     from attrsens.models.census import Facts
@@ -21,7 +22,14 @@ def _no_relu(facts: Facts) -> str | None:
     return None if facts.census.relus else "it calls no ReLU to guide through"
 
 
+def copies(network: nn.Module) -> int:
+    """How often a network runs for one image, wrappers that average over noise considered."""
+    return math.prod(getattr(m, "copies", 1) for m in network.modules() if hasattr(m, "chunk"))
+
+
 def _no_rule(facts: Facts) -> str | None:
+    if copies(facts.network) > 1:
+        return "it runs several noisy copies of the image"
     first = next(iter(facts.census.no_rule.items()), None)
     return f"layer {first[1]} calls {first[0]}, for which it has no rule" if first else None
 
@@ -35,6 +43,8 @@ def guided_many(f: Classifier, images: Images, target: int) -> Iterator[Tensor]:
         return
     for chunk in chunks(images, f.sizes[1]):
         with _guided() as mode:
+            if len(mode.active) > 1:
+                raise AttrsensError("gbp: smoothed ReLUs have no guided rule; drop +softplus")
             parts = [gradient for gradient, _ in f.gradients(chunk, target)]
         _seen(mode, f)
         yield from parts
@@ -135,3 +145,5 @@ def deeplift_rescale(
 def _logits_only(f: Classifier, name: str) -> None:
     if f.output != "logit":
         raise AttrsensError(f"{name}: output={f.output} has no rule for the softmax; use output=logit")
+    if f.copies > 1:
+        raise AttrsensError(f"{name}: model {f.name} runs several noisy copies of the image")

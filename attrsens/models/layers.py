@@ -40,7 +40,10 @@ def layer_gradient(f: Classifier, x: Tensor, target: int, name: str) -> tuple[nn
     try:
         with torch.enable_grad(), f.exact():
             score = f.scores_of(x[None], target)
-            found = torch.autograd.grad(score.sum(), leaves[-1:], allow_unused=True) if score.requires_grad else ()
+            try:
+                found = torch.autograd.grad(score.sum(), leaves[-1:], allow_unused=True) if score.requires_grad else ()
+            except Exception as error:  # the network may be anybody's
+                raise explained(error, f.name, "fails on the way back") from None
     finally:
         handle.remove()
     if not found or found[0] is None:
@@ -48,22 +51,33 @@ def layer_gradient(f: Classifier, x: Tensor, target: int, name: str) -> tuple[nn
     return module, leaves[-1].detach(), found[0]
 
 
-def planes(module: nn.Module, output: Tensor) -> Tensor | None:
+def planes(module: nn.Module, output: Tensor, size: tuple[int, int]) -> Tensor | None:
     """A layer's output as (N, C, h, w): as it is, from (N, h, w, C), or from tokens (N, T, C) without those before the
-    patches'; None if it has no places, or just one."""
+    patches'; None if it has no places, just one, or none that match an image of `size` (height, width)."""
+    height, width = size
     if output.dim() == 4:
         _, a, b, c = output.shape
+        first, last = _aspect(b, c, size), _aspect(a, b, size)
         channels = getattr(module, "normalized_shape", (None,))[-1]
-        last = (a == b != c) or (channels == c != a)
-        output = output.permute(0, 3, 1, 2) if last else output
+        if first and last:  # both could be: a norm knows its channels, else they come first
+            first = not (channels == c != a)
+        if not first and not last:
+            return None
+        output = output if first else output.permute(0, 3, 1, 2)
         return output if output.shape[-1] * output.shape[-2] > 1 else None
     if output.dim() == 3:
-        side = int(output.shape[1] ** 0.5)
-        before = output.shape[1] - side * side
-        if side < 2 or before > PREFIX:
-            return None
-        return output[:, before:].transpose(1, 2).reshape(len(output), -1, side, side)
+        for before in range(PREFIX + 1):
+            count = output.shape[1] - before
+            rows = round((count * height / width) ** 0.5) if count > 1 else 0
+            if rows and count % rows == 0 and _aspect(rows, count // rows, size):
+                return output[:, before:].transpose(1, 2).reshape(len(output), -1, rows, count // rows)
     return None
+
+
+def _aspect(rows: int, columns: int, size: tuple[int, int]) -> bool:
+    """Whether a grid has the image's proportions, but for what striding rounds off."""
+    height, width = size
+    return abs(rows * width - columns * height) < max(height, width)
 
 
 def layer_of(f: Classifier, name: str, image: Tensor) -> nn.Module:
@@ -99,12 +113,13 @@ def find_layer(net: nn.Module, x: Tensor) -> str | None:
         x: normalised images (N, C, H, W); the first is used.
     """
     finished: list[tuple[str, nn.Module, Tensor]] = []
+    size = (x.shape[-2], x.shape[-1])
     names = {m: n for n, m in net.named_modules() if n}
     chosen = [m for m in names if isinstance(m, nn.LayerNorm) or any(isinstance(c, nn.Conv2d) for c in m.modules())]
 
     def keep(module: nn.Module, _: Any, output: Any) -> None:
         found = first_output(output)
-        if isinstance(found, Tensor) and found.requires_grad and planes(module, found) is not None:
+        if isinstance(found, Tensor) and found.requires_grad and planes(module, found, size) is not None:
             finished.append((names[module], module, found))
 
     handles = [module.register_forward_hook(keep) for module in chosen]
@@ -119,7 +134,7 @@ def find_layer(net: nn.Module, x: Tensor) -> str | None:
     outputs = [output for _, _, output in finished]
     gradients = torch.autograd.grad(logits[0].max(), outputs, allow_unused=True)
     for (name, module, _), gradient in reversed(list(zip(finished, gradients, strict=True))):
-        places = planes(module, gradient) if gradient is not None else None
+        places = planes(module, gradient, size) if gradient is not None else None
         if places is not None and bool(places.any()):
             return name
     return None

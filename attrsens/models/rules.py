@@ -31,6 +31,8 @@ SUMS = set(
     "conv1d conv2d conv3d conv_transpose2d linear batch_norm avg_pool1d avg_pool2d adaptive_avg_pool1d "
     "adaptive_avg_pool2d mean sum add iadd radd sub isub rsub".split()
 )
+WEIGHTED = set("conv1d conv2d conv3d conv_transpose2d linear batch_norm".split())
+DIVISIONS = set("truediv itruediv div true_divide divide".split())
 PRODUCTS = set("addmm matmul mm bmm rmatmul".split())
 SCALES = set("mul imul rmul truediv itruediv div true_divide multiply divide".split())
 CURVES = set(
@@ -97,6 +99,12 @@ def kind_of(func: Any, args: Any, kwargs: Any) -> str:
     name = name_of(func)
     if rectifier(func, args, kwargs) is not None or name in CURVES:
         return "curve"
+    if name == "batch_norm" and _training(args, kwargs):
+        return "none"
+    if name in WEIGHTED and any(carries(a) for a in (*args[1:], *kwargs.values())):
+        return "none"  # weights that depend on the image
+    if name in DIVISIONS and len(args) > 1 and carries(args[1]):
+        return "none"
     if name in PRODUCTS or name in SCALES:  # of two things that carry relevance: bilinear
         carried = [*args, *kwargs.values()]
         if sum(carries(a) for a in carried) > 1:
@@ -107,6 +115,11 @@ def kind_of(func: Any, args: Any, kwargs: Any) -> str:
     if name in ("max_pool1d", "max_pool2d"):
         return "pool"
     return "move" if name in MOVES or name in FACTS else "none"
+
+
+def _training(args: Any, kwargs: Any) -> bool:
+    """Whether a batch_norm call normalises by the batch's own statistics."""
+    return bool(kwargs.get("training", args[5] if len(args) > 5 else False))
 
 
 def carries(value: Any) -> bool:
@@ -156,7 +169,9 @@ class _Rules(TorchFunctionMode):
         if kind == "curve":
             given = args[0] if args else kwargs["input"]
             cut = rectifier(func, args, kwargs)
+            named = str(getattr(func, "__name__", ""))
             in_place = bool(cut and cut[2]) or bool(kwargs.get("inplace"))
+            in_place |= named.endswith("_") and not named.endswith("__")
             rest = args[1:] if args else ()
             options = {k: v for k, v in kwargs.items() if k != "input"}
             out = self.curve(given.clone() if in_place else given, lambda v: func(v, *rest, **options))

@@ -51,7 +51,7 @@ def softplus(
             source="SMO 4.1; Dombrowski et al. 2019",
         ),
     ] = 0.8,
-) -> Tensor:
+) -> tuple[Tensor, dict[str, float | None]]:
     """The base on the network with log(1 + exp(beta z)) / beta for every ReLU, ReLU6 as a difference of two.
 
     Dombrowski et al. 2019; methods 2.15. The class that is explained, its probability and every score stay those of the
@@ -61,7 +61,7 @@ def softplus(
         heatmap = base(x)
     if not f.dry:
         _check(mode, f)
-    return heatmap
+    return heatmap, base.notes
 
 
 def _smooth(beta: float) -> relu_as:

@@ -24,7 +24,7 @@ def topk(
     by: Annotated[str, Param("largest by value or by magnitude", choices=("signed", "abs"), source="methods 2.20")] = (
         "signed"
     ),
-) -> Tensor:
+) -> tuple[Tensor, dict[str, float | None]]:
     """1/k on the k largest entries of the raw map (channels apart), 0 elsewhere; ties by position.
 
     HSE section 2; methods 2.20. A k of all entries or more gives a constant map. Costs what the base costs.
@@ -36,4 +36,4 @@ def topk(
     order = torch.argsort(flat, descending=True, stable=True)[:k]
     out = torch.zeros_like(flat)
     out[order] = 1 / min(k, len(flat))
-    return out.reshape(heatmap.shape)
+    return out.reshape(heatmap.shape), base.notes
