@@ -11,6 +11,7 @@ import attrsens
 from attrsens import METHODS
 from attrsens.engine.cell import parse_call
 from attrsens.engine.run import Request, cell_of, explainer, width_of
+from attrsens.engine.verbs import Interrupted, execute, prepare
 from attrsens.explainer import raw_together
 
 CALLS = ["mp:steps=4,jitter=2", "bsm:search_steps=3,doublings=0,bisect=2", "big:steps=3,search_steps=3,doublings=0"]
@@ -21,14 +22,14 @@ def pictures(count: int, side: int = 16) -> list[np.ndarray]:
     return [rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for _ in range(count)]
 
 
-def classifier(watch: list[int] | None = None, crop: int | None = 16) -> attrsens.Classifier:
+def classifier(watch: list[int] | None = None, crop: int | None = 16, name: str = "lively@0") -> attrsens.Classifier:
     """A small network that gives its images several classes, and tells `watch` the size of every batch."""
     net = SmallNet("functional").eval()
     with torch.no_grad():
         net.fc.bias.sub_(net((uniform(50, 3, 16, 16, seed=77) - 0.45) / 0.25).mean(0))
         for p in net.fc.parameters():
             p.mul_(20)
-    f = attrsens.Classifier(net, [0.45] * 3, [0.25] * 3, crop=crop, device="cpu", id="lively@0")
+    f = attrsens.Classifier(net, [0.45] * 3, [0.25] * 3, crop=crop, device="cpu", id=name)
     if watch is not None:
         f.network.register_forward_pre_hook(lambda _, inputs: watch.append(len(inputs[0])))
     return f
@@ -86,6 +87,36 @@ def test_a_run_over_images_makes_few_batches_and_resumes_to_the_same_bytes(call:
     resumed = run(given, "a")
     assert resumed.provenance.cached_cells == 2
     assert [a.map.tobytes() for a in resumed.attributions] == [a.map.tobytes() for a in whole.attributions]
+
+
+def test_batches_are_even_so_that_few_rows_are_copies() -> None:
+    seen: list[int] = []
+    f = classifier(watch=seen)
+    most = f.sizes[1]
+    call = parse_call(CALLS[0])
+    assert width_of(Request([None] * (most + 1), [f], ["top1"], [call], None), f) == (most + 2) // 2
+    assert width_of(Request([None] * (3 * most), [f], ["top1"], [call], None), f) == most
+    seen.clear()
+    report = attrsens.explain(pictures(1), model=f, method=CALLS[0], target=["0", "1"], cache=False)
+    assert [r.target.index for r in report.records] == [0, 1]
+    assert seen[-4:] == [2] * 4, "four steps, two classes of one image in a batch"
+
+
+def test_an_interrupt_in_a_later_batch_keeps_what_is_finished() -> None:
+    first, second = classifier(), classifier(name="other@0")
+    count = [0]
+
+    def stop(*_: object) -> None:
+        count[0] += 1
+        if count[0] > 8:
+            raise KeyboardInterrupt
+
+    second.network.register_forward_pre_hook(stop)
+    with pytest.raises(Interrupted) as stopped:
+        execute(prepare(pictures(5), model=[first, second], method=["grad", CALLS[0]], cache=False))
+    records = stopped.value.report.records
+    assert [r.method.name for r in records] == ["mp"] * 5, "the first model's batch was finished"
+    assert {r.model.name for r in records} == {first.name}
 
 
 def test_images_of_other_sizes_and_failures_do_not_disturb_the_group() -> None:

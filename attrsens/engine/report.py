@@ -6,6 +6,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from attrsens.heatmaps import flat, sketch
+
 SCHEMA_VERSION = 1
 Value = int | float | str | bool
 
@@ -81,6 +86,13 @@ class HeatmapInfo:
     mean: float
     sketch: str
     sketch_scale: float
+
+    @classmethod
+    def of(cls, heatmap: NDArray[np.float32]) -> HeatmapInfo:
+        """Of a map; its files are the writer's to name."""
+        text, scale = sketch(heatmap)
+        low, high, mean = float(heatmap.min()), float(heatmap.max()), float(flat(heatmap).astype(np.float64).mean())
+        return cls(None, None, list(heatmap.shape), low, high, mean, text, scale)
 
 
 @dataclass

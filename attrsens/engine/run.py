@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from attrsens.engine.report import (
 from attrsens.engine.store import Store
 from attrsens.errors import AttrsensError, InputError
 from attrsens.explainer import Explainer, Raw, raw_together
-from attrsens.heatmaps import Attribution, finish, flat, sketch
+from attrsens.heatmaps import Attribution, finish
 from attrsens.images import Image
 from attrsens.spec import METHODS, WRAPPERS
 
@@ -87,9 +88,10 @@ def shares(call: Call) -> bool:
 
 
 def width_of(request: Request, classifier: Classifier) -> int:
-    """Images in a batch of searches and optimisers: as many as a batch holds or the request has. It follows from the
-    request alone, so that a resumed run computes what an undisturbed one does."""
-    return min(classifier.sizes[1], max(1, len(request.sources) * len(request.targets)))
+    """Images in a batch of searches and optimisers: the request's, in the fewest batches that hold them and evenly, so
+    that little is filled up. It follows from the request alone: a resumed run computes what an undisturbed one does."""
+    count = max(1, len(request.sources) * len(request.targets))
+    return math.ceil(count / math.ceil(count / classifier.sizes[1]))
 
 
 def explainer(classifier: Classifier, call: Call, target: int, image: str = "", dry: bool = False) -> Explainer:
@@ -114,7 +116,10 @@ Computed = tuple[NDArray[np.float32], dict[str, float | None], PassInfo]
 
 def run(request: Request, store: Store | None, tally: Tally) -> Iterator[list[Result]]:
     """The results of one image and classifier after another, in order."""
-    ahead = max((c.sizes[1] for c in request.classifiers), default=1) if any(map(shares, request.calls)) else 1
+    ahead = 1
+    if any(map(shares, request.calls)):
+        widest = max((width_of(request, c) for c in request.classifiers), default=1)
+        ahead = max(1, widest // max(1, len(request.targets)))
     for start in range(0, len(request.sources), ahead):
         yield from _window(request, request.sources[start : start + ahead], store, tally)
 
@@ -130,29 +135,30 @@ def _window(request: Request, sources: Sequence[Source], store: Store | None, ta
         except InputError as error:
             tally.failures.append(Failure(source.name, "decode", str(error)))
             images.append(None)
-    if len(sources) > 1:
+    stopped = False
+    try:
         for j, classifier in enumerate(request.classifiers):
             for i, (source, image) in enumerate(zip(sources, images, strict=True)):
                 found = _look(request, source, image, classifier, store, tally) if image else None
                 if found:
                     ready[i, j] = found
             waiting = [found for (_, k), found in sorted(ready.items()) if k == j]
-            done |= _advance(request, classifier, waiting, store, tally)
-    for i, (source, image) in enumerate(zip(sources, images, strict=True)):
+            _advance(request, classifier, waiting, store, tally, done)
+    except KeyboardInterrupt:
+        stopped = True  # what is finished is still handed out
+    for i, source in enumerate(sources):
         for j, classifier in enumerate(request.classifiers):
             part: list[Result] = []
             try:
-                if len(sources) == 1 and image:
-                    found = _look(request, source, image, classifier, store, tally)
-                    if found:
-                        ready[i, j] = found
                 if (i, j) in ready:
-                    for result in _explain_one(request, source, ready[i, j], classifier, store, tally, done):
+                    for result in _explain_one(request, source, ready[i, j], classifier, store, tally, done, stopped):
                         part.append(result)
             except KeyboardInterrupt:
                 yield part  # what is finished of this image
                 raise
             yield part
+    if stopped:
+        raise KeyboardInterrupt
 
 
 def _look(
@@ -194,12 +200,16 @@ def _look(
 
 
 def _advance(
-    request: Request, classifier: Classifier, waiting: Sequence[Ready], store: Store | None, tally: Tally
-) -> dict[str, Computed]:
-    """The cells of searches and optimisers that the store lacks, several images of one size a batch."""
+    request: Request,
+    classifier: Classifier,
+    waiting: Sequence[Ready],
+    store: Store | None,
+    tally: Tally,
+    done: dict[str, Computed],
+) -> None:
+    """Adds to `done` the cells of searches and optimisers that the store lacks, several images of one size a batch."""
     import torch
 
-    done: dict[str, Computed] = {}
     width = width_of(request, classifier)
     for call in filter(shares, request.calls):
         groups: dict[tuple[int, ...], list[tuple[Cell, Ready, int]]] = {}
@@ -208,18 +218,18 @@ def _advance(
                 cell = cell_of(classifier, found.image.sha256, target, call, width=width).raw()
                 if not (store and cell.key in store):
                     groups.setdefault(found.pixels.shape, []).append((cell, found, target))
-        for group in groups.values():
-            explainers = [explainer(classifier, call, target, found.image.sha256) for _, found, target in group]
-            pixels = [torch.from_numpy(found.pixels) for _, found, _ in group]
+        batches = [g[at : at + width] for g in groups.values() for at in range(0, len(g), width)]
+        for batch in batches:
+            explainers = [explainer(classifier, call, target, found.image.sha256) for _, found, target in batch]
+            pixels = [torch.from_numpy(found.pixels) for _, found, _ in batch]
             try:
                 raws, made = raw_together(explainers, pixels, width)
             except AttrsensError:
                 continue  # each will say for itself what is wrong with it
             tally.passes.forward += made.forward
             tally.passes.backward += made.backward
-            for (cell, found, target), raw in zip(group, raws, strict=True):
+            for (cell, found, target), raw in zip(batch, raws, strict=True):
                 done[cell.key] = _kept(cell.key, raw, call, classifier, found.image, target, store)
-    return done
 
 
 def _explain_one(
@@ -230,6 +240,7 @@ def _explain_one(
     store: Store | None,
     tally: Tally,
     done: dict[str, Computed],
+    stopped: bool,
 ) -> Iterator[Result]:
     image, pixels = found.image, found.pixels
     shown = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
@@ -239,8 +250,11 @@ def _explain_one(
         info = _target_info(classifier, found.logits, target, found.true)
         for call in request.calls:
             cell = cell_of(classifier, image.sha256, target, call, width=width)
+            key = cell.raw().key
+            if stopped and key not in done and not (store and key in store):
+                continue
             try:
-                computed = done.get(cell.raw().key)
+                computed = done.get(key)
                 raw, notes, passes = computed or _compute(classifier, cell, call, found, target, store, tally)
             except AttrsensError as error:
                 tally.failures.append(
@@ -256,7 +270,7 @@ def _explain_one(
                 model=ModelInfo(classifier.name, classifier.id),
                 target=info,
                 method=MethodInfo(call.name, call.version, dict(p), call.expression, _wrappers(call)),
-                heatmap=describe(heatmap),
+                heatmap=HeatmapInfo.of(heatmap),
                 passes=passes,
                 notes=notes,
             )
@@ -326,22 +340,6 @@ def _target_info(classifier: Classifier, logits: NDArray[np.float32], target: in
 
 def _wrappers(call: Call) -> list[WrapperInfo]:
     return [WrapperInfo(w.name, w.version, dict(w.parameters)) for w in call.wrappers]
-
-
-def describe(heatmap: NDArray[np.float32]) -> HeatmapInfo:
-    """Shape, extremes, mean and sketch of a map; the files are the writer's to name."""
-    text, scale = sketch(heatmap)
-    wide = flat(heatmap).astype(np.float64)
-    return HeatmapInfo(
-        png=None,
-        npy=None,
-        shape=list(heatmap.shape),
-        min=float(heatmap.min()),
-        max=float(heatmap.max()),
-        mean=float(wide.mean()),
-        sketch=text,
-        sketch_scale=scale,
-    )
 
 
 Sink = Callable[[list[Result]], None]
