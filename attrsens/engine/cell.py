@@ -43,9 +43,9 @@ class Call:
     @cached_property
     def identity(self) -> dict[str, object]:
         """What the key is made of: a file stands for its content, not for its name."""
-        registry = METHODS if self.kind == METHODS.kind else WRAPPERS
-        types = {h.name: h.type for h in registry[self.name].hypers}
-        values = {k: _content(str(v)) if types[k] is Path and v else v for k, v in self.parameters.items()}
+        specs = [registry[self.name] for registry in (METHODS, WRAPPERS) if registry.kind == self.kind]
+        files = {h.name for spec in specs for h in spec.hypers if h.type is Path}
+        values = {k: _content(str(v)) if k in files and v else v for k, v in self.parameters.items()}
         data = {"kind": self.kind, "name": self.name, "version": self.version, "parameters": values}
         return data | ({"wrappers": [w.identity for w in self.wrappers]} if self.wrappers else {})
 
