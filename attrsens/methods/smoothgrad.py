@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from attrsens.spec import METHODS, Param
@@ -17,38 +18,37 @@ if TYPE_CHECKING:
     from attrsens.seeds import Stream
 
 
+COPIES = Param(
+    "noisy copies",
+    min=1,
+    max=1_000_000,
+    sweep=(50, 100, 200, 500, 800),
+    reference=50,
+    scale="ratio",
+    range=(10, 800),
+    source="SAM 4.2",
+)
+SPREAD = Param(
+    "noise sd as a fraction of the image's range (max - min over all channels)",
+    min=0,
+    sweep=(0.1, 0.2, 0.3),
+    reference=0.2,
+    scale="ratio",
+    range=(0.05, 0.4),
+    source="SAM 4.2; sweep from its code",
+)
+SEED = Param("seed of the noise", min=0, sweep=(0, 1, 2, 3, 4), reference=0)
+
+
 @METHODS("sg", version=1, gradient=True, cost="n F + n B")
 def smoothgrad(
     f: Classifier,
     x: Tensor,
     target: int,
     *,
-    n: Annotated[
-        int,
-        Param(
-            "noisy copies (0: the gradient itself)",
-            min=0,
-            max=1_000_000,
-            sweep=(50, 100, 200, 500, 800),
-            reference=50,
-            scale="ratio",
-            range=(10, 800),
-            source="SAM 4.2",
-        ),
-    ] = 50,
-    spread: Annotated[
-        float,
-        Param(
-            "noise sd as a fraction of the image's range (max - min over all channels)",
-            min=0,
-            sweep=(0.1, 0.2, 0.3),
-            reference=0.2,
-            scale="ratio",
-            range=(0.05, 0.4),
-            source="SAM 4.2; sweep from its code",
-        ),
-    ] = 0.15,
-    seed: Annotated[int, Param("seed of the noise", min=0, sweep=(0, 1, 2, 3, 4), reference=0)] = 0,
+    n: Annotated[int, replace(COPIES, help="noisy copies (0: the gradient itself)", min=0)] = 50,
+    spread: Annotated[float, SPREAD] = 0.15,
+    seed: Annotated[int, SEED] = 0,
 ) -> Tensor:
     """Mean gradient over copies of the image with Gaussian noise, not clipped.
 
@@ -81,7 +81,7 @@ def uniform_gradient(
             source="SMO 4.1: 0.2, on CIFAR 0.1",
         ),
     ] = 0.2,
-    seed: Annotated[int, Param("seed of the noise", min=0, sweep=(0, 1, 2, 3, 4), reference=0)] = 0,
+    seed: Annotated[int, SEED] = 0,
 ) -> Tensor:
     """Mean gradient over copies of the image with uniform noise, not clipped.
 
@@ -100,12 +100,9 @@ def vargrad(
     x: Tensor,
     target: int,
     *,
-    n: Annotated[int, Param("noisy copies", min=1, max=1_000_000, scale="ratio", source="Captum's noise tunnel")] = 50,
-    spread: Annotated[
-        float,
-        Param("noise sd as a fraction of the image's range (max - min over all channels)", min=0, scale="ratio"),
-    ] = 0.15,
-    seed: Annotated[int, Param("seed of the noise", min=0, sweep=(0, 1, 2, 3, 4), reference=0)] = 0,
+    n: Annotated[int, COPIES] = 50,
+    spread: Annotated[float, SPREAD] = 0.15,
+    seed: Annotated[int, SEED] = 0,
 ) -> Tensor:
     """Variance of the gradient over copies of the image with SmoothGrad's noise, over n, not n - 1.
 
@@ -121,12 +118,9 @@ def smoothgrad_squared(
     x: Tensor,
     target: int,
     *,
-    n: Annotated[int, Param("noisy copies", min=1, max=1_000_000, scale="ratio", source="Captum's noise tunnel")] = 50,
-    spread: Annotated[
-        float,
-        Param("noise sd as a fraction of the image's range (max - min over all channels)", min=0, scale="ratio"),
-    ] = 0.15,
-    seed: Annotated[int, Param("seed of the noise", min=0, sweep=(0, 1, 2, 3, 4), reference=0)] = 0,
+    n: Annotated[int, COPIES] = 50,
+    spread: Annotated[float, SPREAD] = 0.15,
+    seed: Annotated[int, SEED] = 0,
 ) -> Tensor:
     """Mean squared gradient over copies of the image with SmoothGrad's noise.
 
