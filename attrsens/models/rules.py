@@ -7,6 +7,7 @@ arrives. Every call of a function is met, whether a module, a function or a meth
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -129,7 +130,7 @@ def carries(value: Any) -> bool:
     return isinstance(value, Tensor) and value.requires_grad
 
 
-class _Rules(TorchFunctionMode):
+class _Rules(TorchFunctionMode, ABC):
     """What epsilon-LRP and DeepLIFT share: sorting calls, and saying where a network is out of reach."""
 
     method = ""
@@ -188,8 +189,9 @@ class _Rules(TorchFunctionMode):
         """Whether relevance flows through the call."""
         return carries(args) or carries(tuple(kwargs.values()))
 
+    @abstractmethod
     def curve(self, z: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
-        raise NotImplementedError
+        """The nonlinearity `run` of z, with the rule's slope in place of the derivative."""
 
     def total(self, out: Any) -> Any:
         return out
