@@ -529,7 +529,7 @@ ARGS = {
     "overlay": ({"pretrained_cfg_overlay": {"url": "http://127.0.0.1:9/x.pth"}}, f"{NOT_NEEDED}pretrained_cfg_overlay"),
     "loose": ({"pretrained_strict": False}, f"{NOT_NEEDED}pretrained_strict"),
     "untrained": ({"pretrained": False}, f"{NOT_NEEDED}pretrained"),
-    "folder": ({"cache_dir": "/tmp/x", "features_only": True}, f"{NOT_NEEDED}cache_dir, features_only"),
+    "folder": ({"cache_dir": "elsewhere", "features_only": True}, f"{NOT_NEEDED}cache_dir, features_only"),
 }
 INPUTS = {
     "size-text": {"input_size": "abc"},
