@@ -14,7 +14,7 @@ from attrsens.spec import Spec, Value
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from attrsens.models.batches import Images, Passes
+    from attrsens.models.batches import Images, Passes, Stack
     from attrsens.models.classifier import Classifier
 
 
@@ -93,11 +93,43 @@ class Explainer:
             InputError: the map is not finite or not of the image's shape.
         """
         f = self.view()
+        base = self._base(f)
+        heatmap = base(f.encode(pixels))
+        return Raw(self.checked(heatmap, pixels), _finite(base.notes), f.passes)
+
+    def many(self, images: Stack) -> tuple[Tensor, Passes]:
+        """The raw maps (n, C, H, W) or (n, H, W) of images of one size, all with this explainer's target and draws, on
+        the CPU; and the passes that were made. The last batch is filled up with copies, so that a map does not depend
+        on how many others there are, to the last bit.
+
+        Raises:
+            InputError: a map is not finite or not of the images' shape.
+        """
+        import torch
+
+        f = self.view()
+        if "together" in self.spec.traits and not self.wrappers:
+            found = [images.build(range(i, i + 1))[0] for i in range(len(images))]
+            raws, passes = raw_together([self] * len(found), found, f.sizes[1])
+            return torch.stack([raw.map.float().cpu() for raw in raws]), passes
+        base, last = self._base(f), len(images) - 1
+        size = f.sizes[1] if "many" in base.spec.traits else 1
+        out = []
+        for start in range(0, len(images), size):
+            chunk = f.encode(images.build(range(start, min(start + size, last + 1))))
+            full = torch.cat([chunk, chunk[-1:].expand(size - len(chunk), *chunk.shape[1:])])
+            part = torch.cat(list(base.many(full)))[: len(chunk)]
+            for heatmap in part:
+                self.checked(heatmap, images.like)
+            out.append(part.detach().float().cpu())
+        return torch.cat(out), f.passes
+
+    def _base(self, f: Classifier) -> Base:
+        """The method with its wrappers, on a view."""
         base = Base(self.spec, self.own(), f, self.target)
         for spec, parameters in self.wrappers:
             base = Base(spec, spec.complete(parameters), f, self.target, base)
-        heatmap = base(f.encode(pixels))
-        return Raw(self.checked(heatmap, pixels), _finite(base.notes), f.passes)
+        return base
 
     def view(self) -> Classifier:
         """The classifier under this call's conventions, with a pass count of its own."""

@@ -9,111 +9,18 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
-import math
 import pkgutil
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from attrsens.errors import AttrsensError, unknown
-
-Value = int | float | str | bool
-Scale = Literal["ratio", "bounded", "nominal"]
-
-
-@dataclass(frozen=True)
-class Param:
-    """What is known of a hyperparameter besides its name, type and default.
-
-    Attributes:
-        help: one line, with the unit.
-        min, max: admissible values, both included.
-        choices: admissible words.
-        sweep: the published sweep; `reference` is the published reference among its values.
-        scale: how one step of the knob is measured: "ratio" an octave, "bounded" 10 % of `range`, "nominal" a switch.
-        range: the span in use in practice, for shares of variance.
-        source: where default and sweep come from.
-    """
-
-    help: str
-    min: float | None = None
-    max: float | None = None
-    choices: tuple[str, ...] = ()
-    sweep: tuple[Value, ...] = ()
-    reference: Value | None = None
-    scale: Scale = "nominal"
-    range: tuple[float, float] | None = None
-    source: str = ""
-
-
-@dataclass(frozen=True)
-class Hyper:
-    """One hyperparameter: `type` is int, float, str, bool or Path (a file whose content counts, not its name)."""
-
-    name: str
-    type: type
-    default: Value
-    param: Param
-
-    def check(self, value: object, owner: str) -> Value:
-        """The value in this hyperparameter's type and range; text is parsed.
-
-        Raises:
-            AttrsensError: names the owner, the rule and the value.
-        """
-        p = self.param
-        parsed = self._parse(value)
-        if (
-            parsed is None
-            or (p.choices and parsed not in p.choices)
-            or (p.min is not None and float(parsed) < p.min)
-            or (p.max is not None and float(parsed) > p.max)
-        ):
-            raise AttrsensError(f"{owner}: {self.name} must be {self.rule()}; got {value!r}")
-        if self.type is Path and parsed and not Path(str(parsed)).is_file():
-            raise AttrsensError(f"{owner}: {self.name}: no file {parsed}")
-        return parsed
-
-    def rule(self) -> str:
-        """The admissible values in words: 'an integer of at least 1'."""
-        p = self.param
-        if p.choices:
-            return "one of " + ", ".join(p.choices)
-        if self.type is bool:
-            return "true or false"
-        if self.type not in (int, float):
-            return "text" if self.type is str else "a file"
-        noun = "an integer" if self.type is int else "a number"
-        if p.min is not None and p.max is not None:
-            return f"{noun} from {p.min:,} to {p.max:,}"
-        if p.min is not None:
-            return f"{noun} of at least {p.min:,}"
-        return noun if p.max is None else f"{noun} of at most {p.max:,}"
-
-    def _parse(self, value: object) -> Value | None:
-        if self.type is bool:
-            words = {"true": True, "yes": True, "on": True, "1": True}
-            words |= {"false": False, "no": False, "off": False, "0": False}
-            return value if isinstance(value, bool) else words.get(str(value).lower())
-        if isinstance(value, bool):
-            return None
-        if self.type is Path:
-            if not isinstance(value, (str, Path)):
-                return None
-            return "" if str(value) == "." else str(value)  # Path() means no file
-        if self.type is str:
-            return value if isinstance(value, str) else None
-        try:
-            number = float(value)  # type: ignore[arg-type]
-            if not math.isfinite(number) or (self.type is int and number != int(number)):
-                return None
-            # an integer is read as one, so that large seeds keep every digit
-            return int(value) if isinstance(value, (int, str)) and self.type is int else self.type(number)
-        except (TypeError, ValueError):
-            return None
+from attrsens.params import Hyper as Hyper
+from attrsens.params import Param as Param
+from attrsens.params import Value as Value
 
 
 @dataclass(frozen=True)
@@ -259,7 +166,7 @@ class Registry(Mapping[str, Spec]):
         if not self._found:
             self._found = True
             package = importlib.import_module(self.package)
-            for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
+            for module in sorted(m.name for m in pkgutil.iter_modules(getattr(package, "__path__", []))):
                 importlib.import_module(f"{self.package}.{module}")
 
 
@@ -337,6 +244,27 @@ COMMON = (
 METHODS = Registry("method", "attrsens.methods", COMMON, traits=("gradient", "cost"))
 WRAPPERS = Registry("wrapper", "attrsens.methods.wrappers", traits=("cost",))
 MODEL_WRAPPERS = Registry("model wrapper", "attrsens.models.wrappers")
+
+SEEN = (
+    Hyper(
+        "sign",
+        str,
+        "method",
+        Param("of the map that is judged; method: as the method's sign says", choices=("method", "signed", "abs")),
+    ),
+    Hyper(
+        "reduce",
+        str,
+        "method",
+        Param(
+            "its channels: method: as the method's reduce says; none: every channel apart",
+            choices=("method", "mean", "sum", "max", "none"),
+        ),
+    ),
+)
+DEFINED = ("formula", "direction", "range", "source")  # what a number in a paper has to say
+SIMILARITIES = Registry("similarity", "attrsens.similarity", traits=DEFINED)
+SCORES = Registry("score", "attrsens.scores", SEEN, traits=(*DEFINED, "cost", "judges"))
 
 
 def split_expression(text: str) -> list[str]:

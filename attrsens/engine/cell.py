@@ -13,6 +13,8 @@ from attrsens.errors import AttrsensError
 from attrsens.images import read_bytes
 from attrsens.spec import (
     METHODS,
+    SCORES,
+    SIMILARITIES,
     WRAPPERS,
     Hyper,
     Param,
@@ -22,6 +24,8 @@ from attrsens.spec import (
     split_expression,
     write_expression,
 )
+
+REGISTRIES = (METHODS, WRAPPERS, SCORES, SIMILARITIES)
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Call:
     @cached_property
     def identity(self) -> dict[str, object]:
         """What the key is made of: a file stands for its content, not for its name."""
-        specs = [registry[self.name] for registry in (METHODS, WRAPPERS) if registry.kind == self.kind]
+        specs = [registry[self.name] for registry in REGISTRIES if registry.kind == self.kind]
         files = {h.name for spec in specs for h in spec.hypers if h.type is Path}
         values = {k: _content(str(v)) if k in files and v else v for k, v in self.parameters.items()}
         data = {"kind": self.kind, "name": self.name, "version": self.version, "parameters": values}
@@ -97,6 +101,9 @@ def parse_call(expression: str, flags: Mapping[str, object] = {}, registry: Regi
     Raises:
         AttrsensError: unknown name or parameter, or a value outside its range.
     """
+    if registry is not METHODS:
+        spec, parameters = registry.parse(expression, flags)
+        return Call(registry.kind, spec.name, spec.version, parameters)
     head, *rest = split_expression(expression)
     spec, parameters = registry.parse(head, flags)
     name = spec.name

@@ -1,0 +1,35 @@
+"""How few pixels carry a map."""
+
+from __future__ import annotations
+
+from attrsens.scores._case import Case, NoValue
+from attrsens.spec import SCORES
+
+
+@SCORES(
+    "gini",
+    version=1,
+    formula="sum_i (2i - n - 1) a_i / (n sum a), a the magnitudes in rising order plus 1e-7",
+    direction="higher",
+    range=(0.0, 1.0),
+    source="Chalasani et al. 2020; SMO; methods 4.5",
+    cost="none",
+    judges="map",
+    floor="phase",
+    reduce="none",
+)
+def gini(case: Case) -> float:
+    """Gini index of the map's magnitudes: 0 if all are equal, near 1 if one entry holds them all.
+
+    Raises:
+        NoValue: the map is zero.
+    """
+    import torch
+
+    magnitudes = case.map.flatten().double().abs()
+    if not bool(magnitudes.any()):
+        raise NoValue("the map is zero everywhere")
+    a = (magnitudes + 1e-7).sort().values
+    n = len(a)
+    weights = 2 * torch.arange(1, n + 1, dtype=torch.float64) - n - 1
+    return float((weights * a).sum() / (n * a.sum()))
