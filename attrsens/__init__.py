@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from attrsens.engine.doctor import doctor as doctor
     from attrsens.engine.report import Report as Report
     from attrsens.engine.verbs import explain as explain
+    from attrsens.engine.verbs import score as score
     from attrsens.errors import AttrsensError as AttrsensError
     from attrsens.explainer import Explainer as Explainer
     from attrsens.heatmaps import Attribution as Attribution
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from attrsens.models.zoo import load as load
     from attrsens.render import Writer as Writer
     from attrsens.spec import METHODS as METHODS
+    from attrsens.spec import SCORES as SCORES
+    from attrsens.spec import SIMILARITIES as SIMILARITIES
 
 _HOME = {
     "AttrsensError": "errors",
@@ -30,10 +33,13 @@ _HOME = {
     "Explainer": "explainer",
     "METHODS": "spec",
     "Report": "engine.report",
+    "SCORES": "spec",
+    "SIMILARITIES": "spec",
     "Writer": "render",
     "doctor": "engine.doctor",
     "explain": "engine.verbs",
     "load": "models.zoo",
+    "score": "engine.verbs",
 }
 __all__ = [*_HOME]
 

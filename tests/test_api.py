@@ -13,7 +13,8 @@ from toys import SmallNet, draw, small, uniform
 import attrsens
 from attrsens.engine.cell import parse_call
 from attrsens.engine.plan import plan
-from attrsens.engine.verbs import Interrupted, execute, prepare
+from attrsens.engine.prepare import prepare
+from attrsens.engine.verbs import Interrupted, execute
 from attrsens.heatmaps import finish
 
 

@@ -9,7 +9,7 @@ from toys import draw, explain, linear, small, uniform
 
 import attrsens
 from attrsens.engine.cell import parse_call
-from attrsens.engine.run import explainer
+from attrsens.engine.compute import explainer
 from attrsens.methods.agi import classes
 
 NOISY = ["sg", "ug", "bsg", "bsm"]

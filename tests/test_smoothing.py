@@ -16,7 +16,7 @@ from toys import SmallNet, explain, linear, small, uniform
 
 import attrsens
 from attrsens.engine.cell import parse_call
-from attrsens.engine.run import explainer
+from attrsens.engine.compute import explainer
 from attrsens.models.surgery import relu_as
 from attrsens.models.wrappers.softplus import softplus as softplus_model
 from attrsens.samples import sample

@@ -10,8 +10,10 @@ from toys import SmallNet, uniform
 import attrsens
 from attrsens import METHODS
 from attrsens.engine.cell import parse_call
-from attrsens.engine.run import Request, cell_of, explainer, width_of
-from attrsens.engine.verbs import Interrupted, execute, prepare
+from attrsens.engine.compute import cell_of, explainer
+from attrsens.engine.run import Request, width_of
+from attrsens.engine.prepare import prepare
+from attrsens.engine.verbs import Interrupted, execute
 from attrsens.explainer import raw_together
 
 CALLS = ["mp:steps=4,jitter=2", "bsm:search_steps=3,doublings=0,bisect=2", "big:steps=3,search_steps=3,doublings=0"]

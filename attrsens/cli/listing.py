@@ -11,7 +11,7 @@ import typer
 from attrsens.cli import console, options
 from attrsens.errors import unknown
 from attrsens.samples import samples
-from attrsens.spec import METHODS, WRAPPERS, Spec
+from attrsens.spec import METHODS, SCORES, SIMILARITIES, WRAPPERS, Spec
 
 
 def _methods() -> list[dict[str, Any]]:
@@ -45,25 +45,44 @@ def _samples() -> list[dict[str, Any]]:
     return [asdict(s) | {"path": str(s.path)} for s in samples().values()]
 
 
+def _metrics() -> list[dict[str, Any]]:
+    rows = []
+    for registry in (SCORES, SIMILARITIES):
+        for name in registry:
+            traits = registry[name].traits
+            facts = {key: traits.get(key) for key in ("formula", "direction", "range", "unit", "source")}
+            row = _entry(registry[name]) | facts | {"cost": traits.get("cost", "none")}
+            row.pop("gradient")
+            rows.append(row | {"annotations": bool(traits.get("regional"))})
+    return rows
+
+
 WHAT: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "methods": _methods,
+    "metrics": _metrics,
     "models": _models,
     "samples": _samples,
 }
 
 
 def listing(
-    what: Annotated[str, typer.Argument(help="methods, models or samples.", autocompletion=lambda: [*WHAT])],
+    what: Annotated[str, typer.Argument(help="methods, metrics, models or samples.", autocompletion=lambda: [*WHAT])],
     json: options.JsonList = None,
 ) -> None:
-    """What there is: methods with parameters, defaults, sources and costs; models; packaged samples."""
+    """What there is: methods and metrics with parameters, defaults, sources and costs; models; packaged samples."""
     if what not in WHAT:
         raise unknown("list", what, WHAT)
     rows = WHAT[what]()
     if json:
         console.write_json(rows, json)
         return
-    {"methods": _print_methods, "models": _print_models, "samples": _print_samples}[what](rows)
+    printers = {
+        "methods": _print_methods,
+        "metrics": _print_metrics,
+        "models": _print_models,
+        "samples": _print_samples,
+    }
+    printers[what](rows)
 
 
 def _print_methods(rows: list[dict[str, Any]]) -> None:
@@ -76,13 +95,40 @@ def _print_methods(rows: list[dict[str, Any]]) -> None:
         name = row["name"] if kind == "method" else f"+{row['name']}"
         console.out(f"{name:<{width}}{row['summary']}  [{row['cost']}]")
         for p in row["parameters"]:
-            default = p["default"] if p["default"] != "" else "none"
-            line = f"        {p['name']:<15}{default!s:<10}{p['help']}"
-            if p["choices"]:
-                line += f"; one of {', '.join(p['choices'])}"
-            if p["sweep"]:
-                line += f"; sweep {', '.join(map(str, p['sweep']))}"
-            console.out(line + (f"  ({p['source']})" if p["source"] else ""))
+            _print_parameter(p)
+
+
+def _print_parameter(p: dict[str, Any]) -> None:
+    default = p["default"] if p["default"] != "" else "none"
+    line = f"        {p['name']:<15}{default!s:<10}{p['help']}"
+    if p["choices"]:
+        line += f"; one of {', '.join(p['choices'])}"
+    if p["sweep"]:
+        line += f"; sweep {', '.join(map(str, p['sweep']))}"
+    console.out(line + (f"  ({p['source']})" if p["source"] else ""))
+
+
+def _print_metrics(rows: list[dict[str, Any]]) -> None:
+    common = {h.name for h in SCORES.common}
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        same = [row for row in rows if row["kind"] == kind]
+        width = max(len(row["name"]) for row in same) + 2
+        console.out(f"{kind[0].upper()}{kind[1:]}:" if kind == "score" else "\nSimilarities of two maps:")
+        for row in same:
+            better = {"higher": "higher is better", "lower": "lower is better"}.get(row["direction"], "no direction")
+            low, high = ("-inf" if row["range"][0] is None else f"{row['range'][0]:g}",) + (
+                "inf" if row["range"][1] is None else f"{row['range'][1]:g}",
+            )
+            wants = "; needs --annotations" if row["annotations"] else ""
+            console.out(f"{row['name']:<{width}}{row['summary']}  [{row['cost']}{wants}]")
+            console.out(f"        {row['formula']}")
+            console.out(f"        {better}; from {low} to {high}; {row['source']}")
+            for p in row["parameters"]:
+                if p["name"] not in common:
+                    _print_parameter(p)
+    console.out("\nEvery score also has:")
+    for hyper in SCORES.common:
+        console.out(f"        {hyper.name:<15}{hyper.default!s:<10}{hyper.param.help}")
 
 
 def _print_models(rows: list[dict[str, Any]]) -> None:

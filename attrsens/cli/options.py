@@ -9,10 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
+from attrsens.engine.store import DEFAULT_LIMIT
 from attrsens.samples import samples
-from attrsens.spec import METHODS, Hyper
+from attrsens.spec import METHODS, SCORES, SIMILARITIES, Hyper
 
-MODEL, RUN, CACHE, OUTPUT, METHOD = "Model", "Running", "Cache", "Output", "Method parameters"
+MODEL, RUN, CACHE, OUTPUT = "Model", "Running", "Cache", "Output"
+METHOD, METRIC = "Method parameters", "Metric parameters"
 
 
 def _names(pool: Callable[[], Any]) -> Callable[[str], list[str]]:
@@ -165,33 +167,137 @@ NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress.", 
 Debug = Annotated[bool, typer.Option("--debug", help="Tracebacks instead of one line.", rich_help_panel=OUTPUT)]
 
 
-def with_method_flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command one flag for every method parameter; those that are set arrive as the keyword `flags`.
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metrics",
+        metavar="NAME,...|NAME:PARAM=VALUE,...",
+        help="Scores and similarities; repeatable. Default: insertion,deletion,srg,gini; with --annotations also "
+        "pointing,eg,loc,wsl. 'attrsens list metrics' names them.",
+        autocompletion=_names(lambda: [*SCORES, *SIMILARITIES]),
+    ),
+]
+AnnotationsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--annotations",
+        metavar="FILE|DIR",
+        help="Where the objects are: COCO JSON, PASCAL VOC XML (a file or a folder), or a folder of mask PNGs.",
+    ),
+]
+Calibrate = Annotated[
+    bool | None,
+    typer.Option(
+        "--calibrate/--no-calibrate",
+        help="Floors and ceilings for all scores, or for none. Default: for those that need no pass of their own.",
+        show_default=False,
+    ),
+]
 
-    The values stay text here: the specs parse them, so that flags, expressions and files share one check.
+
+def _shared(
+    images: Images = None,
+    method: Methods = None,
+    target: Target = None,
+    labels: Labels = None,
+    only_correct: OnlyCorrect = False,
+    limit: Limit = None,
+    frame: Frame = None,
+    model: Model = None,
+    arch: Arch = None,
+    preprocess: PreprocessOption = None,
+    classes: Classes = None,
+    sha256: Sha256 = None,
+    offline: Offline = False,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    no_fold: NoFold = False,
+    batch: Batch = "auto",
+    plan: PlanOnly = False,
+    cache_dir: CacheDir = None,
+    cache_limit: CacheLimit = DEFAULT_LIMIT / 1e9,
+    no_cache: NoCache = False,
+    out: Out = Path("attrsens-out"),
+    json: Json = None,
+    format: Formats = "png",
+    overlay: Overlay = False,
+    force: Force = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    no_progress: NoProgress = False,
+    debug: Debug = False,
+) -> None:
+    """The options of every command that explains images."""
+
+
+Flags = dict[str, str]
+
+
+def runs(metrics: bool = False) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Give a command the shared options, a flag for every method parameter and, if asked for, for every metric's.
+
+    The command is called as command(values, flags, metric_flags, **its own options). Values of flags stay text here:
+    the specs parse them, so that flags, expressions and files share one check.
     """
 
-    def wrapper(**values: Any) -> Any:
-        flags = {name: values.pop(name) for name in parameters}
-        return command(**values, flags={k: v for k, v in flags.items() if v is not None})
+    def decorate(command: Callable[..., int]) -> Callable[..., int]:
+        shared = inspect.signature(_shared, eval_str=True).parameters
+        given = ("values", "flags", "metric_flags")
+        own = {n: p for n, p in inspect.signature(command, eval_str=True).parameters.items() if n not in given}
+        methods = {name: _flag(name, owners) for name, owners in METHODS.parameters().items()}
+        judged = _metric_flags() if metrics else {}
 
-    parameters = METHODS.parameters()
-    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "flags"]
-    added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_flag(name, owners))
-        for name, owners in parameters.items()
-    ]
-    signature = inspect.Signature([p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + added)
-    wrapper.__signature__ = signature  # type: ignore[attr-defined]
-    wrapper.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
-    wrapper.__doc__, wrapper.__name__ = command.__doc__, command.__name__
-    return wrapper
+        def wrapper(**given: Any) -> int:
+            values = {name: given[name] for name in shared}
+            flags = {name: given[name] for name in methods if given[name] is not None}
+            metric_flags: dict[str, Flags] = {}
+            for word, (metric, name, _) in judged.items():
+                if given[word] is not None:
+                    metric_flags.setdefault(metric, {})[name] = given[word]
+            return command(values, flags, metric_flags, **{name: given[name] for name in own})
+
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        first, *rest = shared.values()
+        order = [first, *own.values(), *rest]
+        notes = methods | {word: note for word, (_, _, note) in judged.items()}
+        added = [inspect.Parameter(name, keyword, default=None, annotation=note) for name, note in notes.items()]
+        signature = inspect.Signature([p.replace(kind=keyword) for p in order] + added)
+        wrapper.__signature__ = signature  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+        wrapper.__doc__, wrapper.__name__ = command.__doc__, command.__name__
+        return wrapper
+
+    return decorate
+
+
+def _metric_flags() -> dict[str, tuple[str, str, Any]]:
+    """Option names with metric, parameter and option: `--deletion-fill`. The parameters that every score has are not
+    shown in the help."""
+    out: dict[str, tuple[str, str, Any]] = {}
+    for registry in (SCORES, SIMILARITIES):
+        common = {h.name for h in registry.common}
+        for metric in registry:
+            for hyper in registry[metric].hypers:
+                default = hyper.default if hyper.default != "" else "none"
+                option = typer.Option(
+                    f"--{metric}-{hyper.name}".replace("_", "-"),
+                    metavar=_metavar(hyper),
+                    help=f"{hyper.param.help} (default {default})",
+                    rich_help_panel=METRIC,
+                    hidden=hyper.name in common,
+                )
+                out[f"{metric}__{hyper.name}"] = metric, hyper.name, Annotated[str | None, option]
+    return out
+
+
+def _metavar(hyper: Hyper) -> str:
+    words = {int: "N", float: "X", bool: "true|false", Path: "FILE", str: "WORD"}
+    return "|".join(hyper.param.choices) if hyper.param.choices else words[hyper.type]
 
 
 def _flag(name: str, owners: dict[str, Hyper]) -> Any:
     some = next(iter(owners.values()))
-    words = {int: "N", float: "X", bool: "true|false", Path: "FILE", str: "WORD"}
-    metavar = "|".join(some.param.choices) if some.param.choices else words[some.type]
+    metavar = _metavar(some)
     meanings: dict[tuple[str, Any], list[str]] = {}
     for method, hyper in owners.items():
         meanings.setdefault((hyper.param.help, hyper.default), []).append(method)

@@ -24,13 +24,15 @@ Control = Callable[["Tensor", int], "Tensor"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a score: a value, or the reason why there is none. `passes` is what it costs by itself."""
+    """What came of a score: a value, or the reason why there is none: it does not exist, or computing it failed.
+    `passes` is what it costs by itself."""
 
     value: float | None
     reason: str | None = None
     curve: list[float] | None = None
     details: dict[str, float | None] = field(default_factory=dict)
     passes: PassInfo = field(default_factory=PassInfo)
+    failed: bool = False
 
 
 @dataclass
@@ -55,7 +57,7 @@ class Job:
         try:
             result = spec.function(self.case, **own)
         except (NoValue, InputError) as error:
-            self.outcome = Outcome(None, str(error))
+            self.outcome = Outcome(None, str(error), failed=isinstance(error, InputError))
             return
         if isinstance(result, Iterator):
             self.run = result  # type: ignore[assignment]
@@ -71,7 +73,8 @@ class Job:
         except StopIteration as stop:
             self.end(stop.value)
         except (NoValue, InputError) as reason:
-            self.ask, self.outcome = None, Outcome(None, str(reason), passes=self.passes)
+            failed = isinstance(reason, InputError)
+            self.ask, self.outcome = None, Outcome(None, str(reason), passes=self.passes, failed=failed)
 
     def end(self, result: Finding | float) -> None:
         finding = result if isinstance(result, Finding) else Finding(float(result))

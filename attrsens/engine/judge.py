@@ -1,21 +1,240 @@
-"""Scores of explanations: which, of what, and what is known of them."""
+"""Judging maps: scores, similarities, and what controls reach on the same images."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from attrsens.engine.bench import Bench, Job, Outcome
 from attrsens.engine.cell import Call, parse_call
-from attrsens.engine.run import explainer
+from attrsens.engine.compute import Computed, Ready, Tally, cell_of, explainer
+from attrsens.engine.controls import CONTROLS, Maps, seeded
+from attrsens.engine.inputs import Source
+from attrsens.engine.metrics import Judging, definition, free, rescaled, short, spec_of
+from attrsens.engine.report import Failure, PassInfo, ScoreInfo, SimilarityInfo
+from attrsens.engine.run import Found
+from attrsens.engine.store import Store
+from attrsens.errors import AttrsensError, InputError
+from attrsens.explainer import Explainer, Raw
+from attrsens.heatmaps import finish
+from attrsens.models.batches import Passes
+from attrsens.regions import Region
 from attrsens.scores._case import Case
 from attrsens.spec import SCORES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from attrsens.explainer import Explainer, Raw
     from attrsens.models.classifier import Classifier
-    from attrsens.regions import Region
+
+SEEN = ("sign", "reduce")
+
+
+@dataclass
+class Row:
+    """A score of a map, or of a control in its place."""
+
+    found: Found
+    call: Call
+    control: str | None
+    outcome: Outcome | None = None
+    job: Job | None = None
+
+
+@dataclass
+class Judge:
+    """Adds scores and similarities to the records of one image and classifier.
+
+    Attributes:
+        judging: what is asked for.
+        width: of searches and optimisers, by classifier id (see `width_of`).
+        dry: count passes, in `tally`, instead of making them; records stay as they are.
+    """
+
+    judging: Judging
+    width: dict[str, int]
+    store: Store | None
+    tally: Tally
+    dry: bool = False
+    memo: dict[str, Computed] = field(default_factory=dict)
+
+    def __call__(self, classifier: Classifier, source: Source, ready: Ready, part: Sequence[Found]) -> None:
+        annotated = None
+        if self.judging.annotations is not None:
+            try:
+                annotated = self.judging.annotations.of(source, ready.image, classifier)
+            except InputError as error:
+                self.tally.failures.append(Failure(source.name, "annotation", str(error), classifier.name))
+        rows = self.rows(classifier, ready, part, annotated)
+        self._write_scores(classifier, source, ready, rows)
+        self._write_similarities(classifier, ready, part)
+
+    def _maps(self, classifier: Classifier, ready: Ready) -> Maps:
+        return Maps(classifier, ready, self.width[classifier.id], self.store, self.tally, self.memo, self.dry)
+
+    # -- scores ------------------------------------------------------------------------------------------------
+
+    def rows(
+        self, classifier: Classifier, ready: Ready, part: Sequence[Found], annotated: Region | None = None
+    ) -> list[Row]:
+        """Every score of every map, and of the controls in its place, settled together."""
+        rows: list[Row] = []
+        maps = self._maps(classifier, ready)
+        for found in part:
+            for call in self.judging.scores:
+                names = [None, *(CONTROLS if self._calibrates(call) else ())]
+                rows += [Row(found, call, name) for name in names]
+        for row in rows:
+            row.outcome = self._stored(classifier, ready, row)
+            if row.outcome is None:
+                try:
+                    row.job = self._job(maps, row, annotated)
+                except AttrsensError as error:
+                    row.outcome = Outcome(None, str(error))
+        bench = Bench(classifier, maps.beside, self.dry)
+        bench.settle([row.job for row in rows if row.job])
+        self.tally.passes.forward += bench.passes.forward
+        self.tally.passes.backward += bench.passes.backward
+        for row in rows:
+            if row.job:
+                row.outcome = row.job.outcome
+                self._keep(classifier, ready, row)
+        return rows
+
+    def _calibrates(self, call: Call) -> bool:
+        wanted = self.judging.calibrate
+        possible = SCORES[call.name].traits["judges"] != "none"
+        return possible and (wanted is True or (wanted is None and free(call)))
+
+    def _job(self, maps: Maps, row: Row, annotated: Region | None) -> Job | None:
+        import torch
+
+        found, spec = row.found, SCORES[row.call.name]
+        bound = explainer(maps.classifier, found.call, found.target, maps.ready.image.sha256)
+        raw = Raw(torch.from_numpy(found.raw), found.notes, Passes())
+        case = case_of(bound, row.call, maps.pixels, torch.from_numpy(maps.ready.logits), raw, annotated)
+        if row.control is None:
+            return Job(case, row.call)
+        if row.control == "seed" and not seeded(found.call):
+            return None
+        control = maps.control(row.control, found.call, found.target)
+        if spec.traits["judges"] == "pool":
+            return Job(case, row.call, control)
+        return Job(replace(case, raw=control(case.raw, 0), notes={}), row.call)
+
+    # -- what is kept ------------------------------------------------------------------------------------------
+
+    def _key(self, classifier: Classifier, ready: Ready, row: Row) -> str:
+        """Of the score's cell: one for all calls that judge the same map in the same way."""
+        p, s = row.found.call.parameters, row.call.parameters
+        seen = {k: p[k] if s[k] == "method" else s[k] for k in SEEN}
+        method = replace(row.found.call, parameters={**p, **seen})
+        score = replace(row.call, parameters={**s, **dict.fromkeys(SEEN, "method")})
+        calls = [method, score, *([Call("control", row.control, 1, {})] if row.control else [])]
+        width = self.width[classifier.id]
+        return cell_of(classifier, ready.image.sha256, row.found.target, *calls, width=width).key
+
+    def _stored(self, classifier: Classifier, ready: Ready, row: Row) -> Outcome | None:
+        if free(row.call) or not self.store:
+            return None
+        entry = self.store.get(self._key(classifier, ready, row))
+        if entry is None:
+            return None
+        if row.control is None:
+            self.tally.cached_cells += 1
+        data = dict(entry.data["outcome"])
+        return Outcome(**data | {"passes": PassInfo(**data["passes"])})
+
+    def _keep(self, classifier: Classifier, ready: Ready, row: Row) -> None:
+        outcome = row.outcome
+        if self.store and not self.dry and outcome and not free(row.call) and not outcome.failed:
+            data: dict[str, Any] = {"outcome": asdict(outcome), "model": classifier.name, "image": ready.image.name}
+            data |= {"method": row.found.call.raw().expression, "target": row.found.target, "score": short(row.call)}
+            self.store.put(self._key(classifier, ready, row), {}, data)
+
+    # -- records -----------------------------------------------------------------------------------------------
+
+    def _write_scores(self, classifier: Classifier, source: Source, ready: Ready, rows: Sequence[Row]) -> None:
+        groups: dict[tuple[int, str], list[Row]] = {}
+        for row in rows:
+            groups.setdefault((id(row.found), row.call.expression), []).append(row)
+        for own, *controls in groups.values():
+            assert own.found.result
+            assert own.outcome
+            record, outcome = own.found.result[0], own.outcome
+            values = {row.control: row.outcome.value if row.outcome else None for row in controls}
+            if controls and not seeded(own.found.call):
+                judges = SCORES[own.call.name].traits["judges"]
+                values["seed"] = outcome.value if judges == "map" else None  # another seed changes nothing
+            floor = values.get(SCORES[own.call.name].traits.get("floor", "shuffle"))
+            record.scores[short(own.call)] = ScoreInfo(
+                key=self._key(classifier, ready, own),
+                value=outcome.value,
+                floor=floor,
+                ceiling=values.get("seed"),
+                definition=definition(own.call, own.found.call, own.found.target),
+                direction=SCORES[own.call.name].traits["direction"],
+                curve=outcome.curve,
+                reason=outcome.reason,
+                rescaled=rescaled(own.call, outcome.value, floor),
+                controls={str(k): v for k, v in values.items() if k != "seed"},
+                details=outcome.details,
+                passes=outcome.passes,
+            )
+            if outcome.failed:
+                message = f"{short(own.call)}: {outcome.reason}"
+                expression, target = own.found.call.expression, own.found.target
+                self.tally.failures.append(Failure(source.name, "score", message, classifier.name, expression, target))
+
+    def _write_similarities(self, classifier: Classifier, ready: Ready, part: Sequence[Found]) -> None:
+        maps = self._maps(classifier, ready)
+        for target in dict.fromkeys(found.target for found in part):
+            same = [found for found in part if found.target == target]
+            shown = [_shown(found, found.raw) for found in same]
+            for i, a in enumerate(same):
+                for j in range(i + 1, len(same)):
+                    for call in self.judging.similarities:
+                        info = self._similarity(maps, call, a, same[j], shown[i], shown[j])
+                        if a.result:
+                            a.result[0].similarities.append(info)
+
+    def _similarity(self, maps: Maps, call: Call, a: Found, b: Found, left: Any, right: Any) -> SimilarityInfo:
+        import torch
+
+        value, reason = compare(call, left, right)
+        controls: dict[str, float | None] = {}
+        ceiling = None
+        if self.judging.calibrate is not False:
+            for name in CONTROLS:
+                try:
+                    if name == "seed":
+                        retests = [_retest(maps, call, found, own) for found, own in ((a, left), (b, right))]
+                        known = [r for r in retests if r is not None]
+                        ceiling = sum(known) / len(known) if len(known) == len(retests) else None
+                        continue
+                    control = maps.control(name, b.call, b.target)(torch.from_numpy(b.raw), 0)
+                    controls[name] = compare(call, left, _shown(b, control.numpy()))[0]
+                except AttrsensError:
+                    controls[name] = None
+        floor = controls.get(spec_of(call).traits.get("floor", "phase"))
+        return SimilarityInfo(
+            name=short(call),
+            value=value,
+            to=b.result[0].key if b.result else "",
+            role="pair",
+            floor=floor,
+            ceiling=ceiling,
+            definition=definition(call, a.call, a.target),
+            direction=spec_of(call).traits["direction"],
+            reason=reason,
+            rescaled=rescaled(call, value, floor),
+            controls=controls,
+        )
 
 
 def case_of(
@@ -33,7 +252,13 @@ def case_of(
     return Case(bound, pixels, logits.cpu(), heatmap, raw.notes, annotated, sign, seen["reduce"])
 
 
-SEEN = ("sign", "reduce")
+def compare(call: Call, a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[float | None, str | None]:
+    """(similarity of two maps, None), or (None, why there is none)."""
+    spec = spec_of(call)
+    if a.shape != b.shape:
+        return None, f"the maps differ in shape: {a.shape} and {b.shape}"
+    value = float(spec.function(a[None], b[None], **{h.name: call.parameters[h.name] for h in spec.own()})[0, 0])
+    return (value, None) if math.isfinite(value) else (None, str(spec.traits.get("undefined", "a map is constant")))
 
 
 def judge(
@@ -62,3 +287,19 @@ def judge(
     jobs = [Job(case_of(bound, call, pixels, logits, raw, annotated), call) for call in calls]
     bench.settle(jobs)
     return [job.outcome for job in jobs if job.outcome]
+
+
+def _shown(found: Found, raw: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The map as the method's own sign and reduction show it."""
+    p = found.call.parameters
+    return np.asarray(finish(raw, str(p["sign"]), str(p["reduce"])), np.float32)
+
+
+def _retest(maps: Maps, call: Call, found: Found, own: NDArray[np.float32]) -> float | None:
+    """Similarity of a map to that of another seed."""
+    if not seeded(found.call):
+        return compare(call, own, own)[0]
+    import torch
+
+    again = maps.control("seed", found.call, found.target)(torch.from_numpy(found.raw), 0)
+    return compare(call, own, _shown(found, again.numpy()))[0]

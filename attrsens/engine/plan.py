@@ -9,12 +9,14 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from attrsens.engine.cell import Call
+from attrsens.engine.compute import Ready, Tally, cell_of, explainer
 from attrsens.engine.inputs import class_of
+from attrsens.engine.metrics import Judging
 from attrsens.engine.report import PassInfo
-from attrsens.engine.run import Request, cell_of, explainer, width_of
-from attrsens.engine.store import Store
+from attrsens.engine.run import Request, width_of
+from attrsens.engine.store import Entry, Store
 from attrsens.errors import AttrsensError, InputError
-from attrsens.images import Preprocess
+from attrsens.images import Image, Preprocess
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -99,8 +101,13 @@ def _recall_classes(classifier: Classifier, request: Request, store: Store) -> N
         classifier.class_count = len(entry.arrays["logits"])
 
 
-def plan(request: Request, store: Store | None) -> Plan:
-    """Count cells and passes, then measure the throughput for at most two seconds; nothing else is computed."""
+def plan(request: Request, store: Store | None, judging: Judging | None = None) -> Plan:
+    """Count cells and passes, then measure the throughput for at most two seconds; nothing else is computed.
+
+    Args:
+        judging: scores that are asked for besides the maps. Where an image's class is not known yet, none of them count
+            as finished.
+    """
     forward = backward = cells = cached = images = 0
     speeds: dict[str, tuple[float, float]] = {}
     seconds = 0.0
@@ -134,6 +141,10 @@ def plan(request: Request, store: Store | None) -> Plan:
                         continue
                     run_forward += found.forward
                     run_backward += found.backward
+            if judging:
+                shape = (bottom - top, right - left)
+                spent = _judging_cost(request, judging, classifier, image, shape, targets, entry, store)
+                run_forward, run_backward = run_forward + spent.forward, run_backward + spent.backward
             if run_forward and classifier.id not in speeds:
                 speeds[classifier.id] = throughput(classifier, CALIBRATION / len(request.classifiers))
             per_forward, per_gradient = speeds.get(classifier.id, (math.inf, math.inf))
@@ -142,6 +153,38 @@ def plan(request: Request, store: Store | None) -> Plan:
     methods = [c.expression for c in request.calls]
     memory = peak_memory(request.classifiers)
     return Plan(images, len(request.classifiers), methods, cells, cached, forward, backward, memory, round(seconds, 2))
+
+
+def _judging_cost(
+    request: Request,
+    judging: Judging,
+    classifier: Classifier,
+    image: Image,
+    shape: tuple[int, int],
+    targets: list[int | None],
+    entry: Entry | None,
+    store: Store | None,
+) -> PassInfo:
+    """The passes of the scores of one image: they run, on invented maps, with passes that are counted."""
+    from attrsens.engine.judge import Judge
+    from attrsens.engine.run import Found
+    from attrsens.seeds import Stream
+
+    size = (classifier.preprocess.channels, *shape)
+    pixels = Stream(0, image.sha256, "dry").uniform([0], size)[0]
+    known = entry.arrays["logits"] if entry else None
+    classes = [t or 0 for t in dict.fromkeys(targets)]
+    logits = known if known is not None else Stream(0, "", "dry").normal([0], (max(classes) + 2,))[0]
+    tally = Tally()
+    judge = Judge(judging, {classifier.id: width_of(request, classifier)}, store if known is not None else None, tally)
+    judge.dry = True
+    part = []
+    for target in classes:
+        for call in request.calls:
+            raw = Stream(0, f"{image.sha256} {target} {call.expression}", "dry").normal([0], size)[0]
+            part.append(Found(None, call, target, raw, {}, PassInfo()))
+    judge.rows(classifier, Ready(image, pixels, logits, classes, None), part)
+    return tally.passes
 
 
 def throughput(classifier: Classifier, budget: float) -> tuple[float, float]:

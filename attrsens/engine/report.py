@@ -97,6 +97,12 @@ class HeatmapInfo:
 
 @dataclass
 class SimilarityInfo:
+    """Similarity of the record's map to the map `to`.
+
+    floor: to the matched control in its place; `controls` to each control. ceiling: of both methods' maps to those
+    of another seed, on average. rescaled, reason: as in scores.
+    """
+
     name: str
     value: float | None
     to: str
@@ -106,18 +112,8 @@ class SimilarityInfo:
     definition: str
     direction: str
     reason: str | None = None
-
-
-@dataclass
-class ScoreInfo:
-    key: str
-    value: float | None
-    floor: float | None
-    ceiling: float | None
-    definition: str
-    direction: str
-    curve: list[float] | None = None
-    reason: str | None = None
+    rescaled: float | None = None
+    controls: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass
@@ -126,6 +122,30 @@ class PassInfo:
 
     forward: int = 0
     backward: int = 0
+
+
+@dataclass
+class ScoreInfo:
+    """A score of the record's map.
+
+    floor: what the matched control reaches in the map's place; `controls` what each does. ceiling: what the same method
+    with another seed does. rescaled: (value - floor) / (best - floor), best the end of the score's range.
+    reason: why there is no value. details: further numbers of the same computation. passes: what the score costs by
+    itself, besides the map.
+    """
+
+    key: str
+    value: float | None
+    floor: float | None
+    ceiling: float | None
+    definition: str
+    direction: str
+    curve: list[float] | None = None
+    reason: str | None = None
+    rescaled: float | None = None
+    controls: dict[str, float | None] = field(default_factory=dict)
+    details: dict[str, float | None] = field(default_factory=dict)
+    passes: PassInfo = field(default_factory=PassInfo)
 
 
 @dataclass
@@ -176,7 +196,8 @@ class Comparison:
 
 @dataclass
 class Failure:
-    """An input or a cell without a result; `stage` is decode, label, predict or compute."""
+    """An input or a cell without a result; `stage` is decode, label, annotation, predict, compute or
+    score."""
 
     image: str
     stage: str

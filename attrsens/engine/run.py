@@ -1,17 +1,17 @@
-"""Computing: one image at a time, every finished cell kept, a failure of one cell never the end of the others."""
+"""Running a request: image by image, every finished cell kept, a failure of one cell never the end of the others."""
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attrsens.engine.cell import Call, Cell, torch_version
+from attrsens.engine.cell import Call, Cell
+from attrsens.engine.compute import Computed, Ready, Tally, cell_of, compute, explainer, kept, predict, shares
 from attrsens.engine.inputs import Source, Truth, class_of
 from attrsens.engine.report import (
     Failure,
@@ -28,16 +28,34 @@ from attrsens.engine.report import (
 )
 from attrsens.engine.store import Store
 from attrsens.errors import AttrsensError, InputError
-from attrsens.explainer import Explainer, Raw, raw_together
+from attrsens.explainer import raw_together
 from attrsens.heatmaps import Attribution, finish
 from attrsens.images import Image
-from attrsens.spec import METHODS, WRAPPERS
 
 if TYPE_CHECKING:
     from attrsens.models.classifier import Classifier
 
-log = logging.getLogger("attrsens")
 Result = tuple[Record, Attribution]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A finished map, with what is known of it.
+
+    Attributes:
+        result: None where passes are only counted.
+        raw, notes, passes: what the method gave and cost.
+    """
+
+    result: Result | None
+    call: Call
+    target: int
+    raw: NDArray[np.float32]
+    notes: dict[str, float | None]
+    passes: PassInfo
+
+
+Judge = Callable[["Classifier", "Source", "Ready", list[Found]], None]
 
 
 @dataclass(frozen=True)
@@ -52,41 +70,6 @@ class Request:
     only_correct: bool = False
 
 
-@dataclass
-class Tally:
-    """What a run did besides its results."""
-
-    failures: list[Failure] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
-    cached_cells: int = 0
-    passes: PassInfo = field(default_factory=PassInfo)
-
-
-def cell_of(classifier: Classifier, image: str, target: int | None = None, *calls: Call, width: int = 1) -> Cell:
-    """The cell of a call on an image; without a call, of the prediction.
-
-    Args:
-        width: of the batch that searches and optimisers run in (see `width_of`).
-    """
-    fixed = len(calls) > 0 and shares(calls[0])
-    return Cell(
-        model=classifier.id,
-        image=image,
-        target=target,
-        calls=calls,
-        precision=classifier.precision,
-        fold=classifier.fold,
-        device=classifier.device.type,
-        torch=torch_version(),
-        width=width if fixed else 0,
-    )
-
-
-def shares(call: Call) -> bool:
-    """Whether several images advance in one batch of the call."""
-    return "together" in METHODS[call.name].traits and not call.wrappers
-
-
 def width_of(request: Request, classifier: Classifier) -> int:
     """Images in a batch of searches and optimisers: the request's, in the fewest batches that hold them and evenly, so
     that little is filled up. It follows from the request alone: a resumed run computes what an undisturbed one does."""
@@ -94,37 +77,23 @@ def width_of(request: Request, classifier: Classifier) -> int:
     return math.ceil(count / math.ceil(count / classifier.sizes[1]))
 
 
-def explainer(classifier: Classifier, call: Call, target: int, image: str = "", dry: bool = False) -> Explainer:
-    """A call bound to a classifier and a target."""
-    wrappers = tuple((WRAPPERS[w.name], w.parameters) for w in call.wrappers)
-    return Explainer(classifier, METHODS[call.name], target, call.parameters, image, dry, wrappers)
+def run(request: Request, store: Store | None, tally: Tally, judge: Judge | None = None) -> Iterator[list[Result]]:
+    """The results of one image and classifier after another, in order.
 
-
-@dataclass
-class Ready:
-    """An image as a classifier sees it, and what is to be explained of it."""
-
-    image: Image
-    pixels: NDArray[np.float32]
-    logits: NDArray[np.float32]
-    targets: list[int]
-    true: int | None
-
-
-Computed = tuple[NDArray[np.float32], dict[str, float | None], PassInfo]
-
-
-def run(request: Request, store: Store | None, tally: Tally) -> Iterator[list[Result]]:
-    """The results of one image and classifier after another, in order."""
+    Args:
+        judge: is handed the maps of one image and classifier before they go out, and adds scores to their records.
+    """
     ahead = 1
     if any(map(shares, request.calls)):
         widest = max((width_of(request, c) for c in request.classifiers), default=1)
         ahead = max(1, widest // max(1, len(request.targets)))
     for start in range(0, len(request.sources), ahead):
-        yield from _window(request, request.sources[start : start + ahead], store, tally)
+        yield from _window(request, request.sources[start : start + ahead], store, tally, judge)
 
 
-def _window(request: Request, sources: Sequence[Source], store: Store | None, tally: Tally) -> Iterator[list[Result]]:
+def _window(
+    request: Request, sources: Sequence[Source], store: Store | None, tally: Tally, judge: Judge | None
+) -> Iterator[list[Result]]:
     """A few images: what can advance together is computed first, then the rest, image by image."""
     images: list[Image | None] = []
     ready: dict[tuple[int, int], Ready] = {}
@@ -148,15 +117,17 @@ def _window(request: Request, sources: Sequence[Source], store: Store | None, ta
         stopped = True  # what is finished is still handed out
     for i, source in enumerate(sources):
         for j, classifier in enumerate(request.classifiers):
-            part: list[Result] = []
+            part: list[Found] = []
             try:
                 if (i, j) in ready:
-                    for result in _explain_one(request, source, ready[i, j], classifier, store, tally, done, stopped):
-                        part.append(result)
+                    for one in _explain_one(request, source, ready[i, j], classifier, store, tally, done, stopped):
+                        part.append(one)
+                    if judge and not stopped:
+                        judge(classifier, source, ready[i, j], part)
             except KeyboardInterrupt:
-                yield part  # what is finished of this image
+                yield [one.result for one in part if one.result]  # what is finished of this image
                 raise
-            yield part
+            yield [one.result for one in part if one.result]
     if stopped:
         raise KeyboardInterrupt
 
@@ -171,7 +142,7 @@ def _look(
         stage = "label"
         true = request.truth.of(source, image, classifier)
         stage = "predict"
-        logits = _predict(classifier, image, pixels, store, tally)
+        logits = predict(classifier, image, pixels, store, tally)
         stage = "label"
         if true is not None and not 0 <= true < len(logits):
             raise InputError(f"{source.name}: label {true} is none of the {len(logits)} classes")
@@ -229,7 +200,7 @@ def _advance(
             tally.passes.forward += made.forward
             tally.passes.backward += made.backward
             for (cell, found, target), raw in zip(batch, raws, strict=True):
-                done[cell.key] = _kept(cell.key, raw, call, classifier, found.image, target, store)
+                done[cell.key] = kept(cell.key, raw, call, classifier, found.image, target, store)
 
 
 def _explain_one(
@@ -241,7 +212,7 @@ def _explain_one(
     tally: Tally,
     done: dict[str, Computed],
     stopped: bool,
-) -> Iterator[Result]:
+) -> Iterator[Found]:
     image, pixels = found.image, found.pixels
     shown = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
     seen = (shown * 255).round().astype(np.uint8)
@@ -255,7 +226,7 @@ def _explain_one(
                 continue
             try:
                 computed = done.get(key)
-                raw, notes, passes = computed or _compute(classifier, cell, call, found, target, store, tally)
+                raw, notes, passes = computed or compute(classifier, cell, call, found, target, store, tally)
             except AttrsensError as error:
                 tally.failures.append(
                     Failure(source.name, "compute", str(error), classifier.name, call.expression, target)
@@ -274,60 +245,8 @@ def _explain_one(
                 passes=passes,
                 notes=notes,
             )
-            yield record, Attribution(heatmap, target, info.label, info.probability, notes, seen)
-
-
-def _predict(
-    classifier: Classifier, image: Image, pixels: NDArray[np.float32], store: Store | None, tally: Tally
-) -> NDArray[np.float32]:
-    """The logits of one image, (classes,). One image a pass, so that they do not depend on what else runs."""
-    import torch
-
-    key = cell_of(classifier, image.sha256).key
-    entry = store.get(key) if store else None
-    if entry:
-        return entry.arrays["logits"]
-    view = classifier.view()
-    logits = view.logits(view.encode(torch.from_numpy(pixels))[None])[0].cpu().numpy()
-    tally.passes.forward += view.passes.forward
-    if store:
-        store.put(key, {"logits": logits}, {"model": classifier.name, "image": image.name, "method": None})
-    return logits
-
-
-def _compute(
-    classifier: Classifier, cell: Cell, call: Call, found: Ready, target: int, store: Store | None, tally: Tally
-) -> Computed:
-    """The raw map with notes and cost, from the store or by running the method."""
-    import torch
-
-    key = cell.raw().key
-    entry = store.get(key) if store else None
-    if entry:
-        tally.cached_cells += 1
-        return entry.arrays["map"], entry.data["notes"], PassInfo(**entry.data["passes"])
-    bound, pixels = explainer(classifier, call, target, found.image.sha256), torch.from_numpy(found.pixels)
-    if shares(call):
-        (raw,), made = raw_together([bound], [pixels], cell.width)
-    else:
-        raw = bound.raw(pixels)
-        made = raw.passes
-    tally.passes.forward += made.forward
-    tally.passes.backward += made.backward
-    return _kept(key, raw, call, classifier, found.image, target, store)
-
-
-def _kept(
-    key: str, raw: Raw, call: Call, classifier: Classifier, image: Image, target: int, store: Store | None
-) -> Computed:
-    """A result as an array, committed to the store."""
-    heatmap = raw.map.detach().float().cpu().contiguous().numpy()
-    passes = PassInfo(raw.passes.forward, raw.passes.backward)
-    if store:
-        data: dict[str, Any] = {"notes": raw.notes, "passes": asdict(passes), "model": classifier.name}
-        data |= {"image": image.name, "method": call.raw().expression, "target": target}
-        store.put(key, {"map": heatmap}, data)
-    return heatmap, raw.notes, passes
+            result = record, Attribution(heatmap, target, info.label, info.probability, notes, seen)
+            yield Found(result, call, target, raw, notes, passes)
 
 
 def _target_info(classifier: Classifier, logits: NDArray[np.float32], target: int, true: int | None) -> TargetInfo:

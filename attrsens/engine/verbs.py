@@ -5,24 +5,18 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrsens.engine.cell import choose_method, parse_calls
-from attrsens.engine.inputs import Truth, expand, printable
-from attrsens.engine.plan import check, peak_memory
+from attrsens.engine.compute import Tally
+from attrsens.engine.inputs import printable
+from attrsens.engine.plan import peak_memory
+from attrsens.engine.prepare import Prepared, prepare, prepare_score
 from attrsens.engine.report import PassInfo, Provenance, Report
-from attrsens.engine.run import Request, Result, Sink, Tally, run
-from attrsens.engine.store import DEFAULT_LIMIT, Store
+from attrsens.engine.run import Result, Sink, run, width_of
+from attrsens.engine.stats import aggregates
 from attrsens.errors import AttrsensError
-from attrsens.images import Preprocess
-from attrsens.models import zoo
-from attrsens.models.devices import check_batch, check_device
-from attrsens.models.labels import load_labels
 
 if TYPE_CHECKING:
     from attrsens.models.classifier import Classifier
@@ -37,114 +31,6 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, report: Report) -> None:
         super().__init__()
         self.report = report
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A request that was checked and its models loaded, with the configuration that the report states.
-
-    Attributes:
-        started, begin: when preparing began, as a date and on the monotonic clock.
-    """
-
-    request: Request
-    config: dict[str, Any]
-    store: Store | None
-    started: datetime
-    begin: float
-
-
-def prepare(
-    images: Any = (),
-    *,
-    model: str | Classifier | Sequence[str | Classifier] = "lite0",
-    method: str | Sequence[str] | None = None,
-    target: str | int | Sequence[str | int] = "top1",
-    labels: str | None = None,
-    only_correct: bool = False,
-    arch: str | None = None,
-    preprocess: str | None = None,
-    classes: str | None = None,
-    sha256: str | None = None,
-    device: str = "auto",
-    precision: str = "fp32",
-    fold: bool = True,
-    batch: int | str = "auto",
-    limit: int | None = None,
-    frame: int | None = None,
-    offline: bool = False,
-    cache: bool = True,
-    cache_dir: str | Path | None = None,
-    cache_limit: int = DEFAULT_LIMIT,
-    **parameters: Any,
-) -> Prepared:
-    """Check everything that can be checked, cheapest first, and load the models.
-
-    Raises:
-        AttrsensError: see `explain`.
-    """
-    started, begin = datetime.now(UTC), time.perf_counter()
-    expressions = _texts(method) or [choose_method(parameters)]
-    calls = parse_calls(expressions, parameters)
-    models: list[Any] = list(model) if isinstance(model, (list, tuple)) else [model]
-    files = [isinstance(m, str) and zoo.is_file(zoo.split(m)[0]) for m in models]
-    for entry, file in zip(models, files, strict=True):
-        if isinstance(entry, str):
-            zoo.check_name(entry, arch if file or not any(files) else None)
-    if sha256 is not None:
-        zoo.check_sha256(sha256)
-        if len(models) != 1:
-            raise AttrsensError("sha256 pins one model's weights; give one --model")
-    check_device(device)
-    if preprocess:
-        Preprocess().updated(preprocess)
-    targets = _texts(target)
-    names = load_labels(classes) if classes else load_labels("imagenet") if models == ["lite0"] else None
-    for word in targets if names else []:
-        if word not in ("top1", "true"):
-            names.index(word)  # type: ignore[union-attr]
-    if precision not in ("fp32", "bf16"):
-        raise AttrsensError(f"precision must be fp32 or bf16; got {precision!r}")
-    check_batch(batch)
-    if limit is not None and limit < 1:
-        raise AttrsensError(f"limit must be at least 1; got {limit}")
-    given = list(images) if isinstance(images, (list, tuple)) else [images]
-    truth = Truth(labels)
-    sources = expand(given, limit=limit, frame=frame)
-    options: dict[str, Any] = {
-        "arch": arch,
-        "preprocess": preprocess,
-        "classes": classes,
-        "sha256": sha256,
-        "device": device,
-        "precision": precision,
-    }
-    how: dict[str, Any] = {"fold": fold, "batch": batch, "offline": offline, "cache": cache, "cache_dir": cache_dir}
-    classifiers = []
-    for entry, file in zip(models, files, strict=True):
-        for_file = options if file else options | {"arch": None}
-        classifiers.append(zoo.load(entry, **how, **for_file) if isinstance(entry, str) else entry)
-    request = Request(sources, classifiers, targets, calls, truth, only_correct)
-    config = {
-        "images": [printable(str(g)) if isinstance(g, (str, Path)) else "array" for g in given],
-        "method": [c.expression for c in calls],
-        "model": [c.name for c in classifiers],
-        "models": [_resolved(c) for c in classifiers],
-        "target": targets,
-        "labels": labels,
-        "only_correct": only_correct,
-        **options,
-        "device": str(classifiers[0].device),
-        "precision": classifiers[0].precision,
-        "fold": classifiers[0].fold,
-        "batch": classifiers[0].asked_batch,
-        "limit": limit,
-        "frame": frame,
-        "offline": offline,
-    }
-    store = Store(Path(cache_dir) if cache_dir else None, cache_limit) if cache else None
-    check(request, store)
-    return Prepared(request, config, store, started, begin)
 
 
 def explain(images: Any = (), **options: Any) -> Report:
@@ -175,6 +61,27 @@ def explain(images: Any = (), **options: Any) -> Report:
     return execute(prepare(images, **options))
 
 
+def score(images: Any = (), **options: Any) -> Report:
+    """Scores of explanations: faithfulness, localisation, sensitivity, sparseness, randomisation.
+
+    Args:
+        images, and all other options of `explain`.
+        metrics: score and similarity expressions, or comma lists of names; without any, insertion, deletion, srg, gini,
+            and with annotations pointing, eg, loc and wsl.
+        metric_parameters: parameters by metric, for expressions that do not give them: {"deletion": {"fill": "black"}}.
+        annotations: COCO JSON, PASCAL VOC XML (a file or a folder), or a folder of mask PNGs.
+        calibrate: floors and ceilings beside the scores: True for all, False for none; by default for those that need
+            no pass of their own.
+
+    Returns:
+        The report; `records[i].scores` by expression, `aggregates` over images.
+
+    Raises:
+        AttrsensError, Interrupted: as `explain`.
+    """
+    return execute(prepare_score(images, **options))
+
+
 def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress | None = None) -> Report:
     """Run a prepared request.
 
@@ -188,6 +95,12 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
     """
     request = prepared.request
     tally = Tally()
+    judge = None
+    if prepared.judging:
+        from attrsens.engine.judge import Judge
+
+        widths = {c.id: width_of(request, c) for c in request.classifiers}
+        judge = Judge(prepared.judging, widths, prepared.store, tally)
     results: list[Result] = []
     records = []
     total, done, passes = len(request.sources) * len(request.classifiers), 0, 0
@@ -202,7 +115,7 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
     for classifier in request.classifiers:
         classifier.on_batch(tick)
     try:
-        for part in run(request, prepared.store, tally):
+        for part in run(request, prepared.store, tally, judge):
             if sink:
                 sink(part)
             else:
@@ -232,12 +145,13 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
         interrupted=stopped is not None,
     )
     report = Report(
-        "explain",
+        prepared.command,
         prepared.config,
         records,
         tally.failures,
         provenance,
         skipped=tally.skipped,
+        aggregates=aggregates(records) if judge else [],
         attributions=[attribution for _, attribution in results],
     )
     if isinstance(stopped, AttrsensError):
@@ -246,20 +160,6 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
     if stopped:
         raise Interrupted(report)
     return report
-
-
-def _resolved(classifier: Classifier) -> dict[str, Any]:
-    """What a model turned out to be."""
-    c = classifier
-    facts = {"architecture": c.architecture, "layout": c.layout, "preprocess": c.preprocess.describe()}
-    return {"name": c.name, "id": c.id, **facts}
-
-
-def _texts(value: Any) -> list[str]:
-    if value is None:
-        return []
-    items: Iterable[Any] = value if isinstance(value, (list, tuple)) else [value]
-    return [str(item) for item in items]
 
 
 def _device_name(classifier: Classifier) -> str:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from attrsens.models.classifier import Classifier
+    from attrsens.seeds import Stream
 
 OF = Param(
     "method whose map is taken: its own parameters at their defaults, output and space as here", source="science C-1"
@@ -52,10 +53,14 @@ def edges(f: Classifier, x: Tensor, target: int) -> Tensor:
     sqrt(Gx^2 + Gy^2), kernels (1 2 1) x (1 0 -1) / 4, luminance .299 R + .587 G + .114 B of the pixels, edges repeated.
     Science C-1. No pass.
     """
+    return sobel(f.decode(x))
+
+
+def sobel(pixels: Tensor) -> Tensor:
+    """Sobel magnitude (H, W) of the luminance of pixels (C, H, W)."""
     import torch
     import torch.nn.functional as F
 
-    pixels = f.decode(x)
     weights = pixels.new_tensor([0.299, 0.587, 0.114] if len(pixels) == 3 else [1.0])
     grey = F.pad((weights[:, None, None] * pixels).sum(0)[None, None], (1, 1, 1, 1), mode="replicate")
     kernel = pixels.new_tensor([[1.0, 2.0, 1.0], [0.0, 0.0, 0.0], [-1.0, -2.0, -1.0]]) / 4
@@ -76,12 +81,16 @@ def shuffle(
 
     All channels move together, so that a reduced map is shuffled as such. Science C-1.
     """
+    return shuffled(_map_of(f, x, target, of), f.stream(seed, "shuffle"))
+
+
+def shuffled(heatmap: Tensor, stream: Stream, index: int = 0) -> Tensor:
+    """A map (..., H, W) with its pixels in random order, all channels alike; `index` tells draws apart."""
     import numpy as np
     import torch
 
-    heatmap = _map_of(f, x, target, of)
-    keys = f.stream(seed, "shuffle").uniform([0], (heatmap.shape[-2] * heatmap.shape[-1],))[0]
-    order = torch.from_numpy(np.argsort(keys, kind="stable")).to(x.device)
+    keys = stream.uniform([index], (heatmap.shape[-2] * heatmap.shape[-1],))[0]
+    order = torch.from_numpy(np.argsort(keys, kind="stable")).to(heatmap.device)
     return heatmap.flatten(-2)[..., order].reshape(heatmap.shape)
 
 
@@ -98,10 +107,14 @@ def phase(
 
     The phases are those of white noise, which makes the map real; all channels share them. Science C-1.
     """
+    return scrambled(_map_of(f, x, target, of), f.stream(seed, "phase"))
+
+
+def scrambled(heatmap: Tensor, stream: Stream, index: int = 0) -> Tensor:
+    """A map (..., H, W) with its phases drawn anew, all channels alike; `index` tells draws apart."""
     import torch
 
-    heatmap = _map_of(f, x, target, of)
-    noise = x.new_tensor(f.stream(seed, "phase").normal([0], tuple(heatmap.shape[-2:]))[0])
+    noise = heatmap.new_tensor(stream.normal([index], tuple(heatmap.shape[-2:]))[0])
     angles = torch.fft.rfft2(noise.double())
     turn = angles / angles.abs().clamp(min=1e-300)
     turn[0, 0] = 1  # the mean stays

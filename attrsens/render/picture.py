@@ -83,10 +83,12 @@ def heatmap_png(
     zoom = max(1, -(-PANEL // max(height, width)))
     face = overlay(heatmap, limit, pixels) if blend and pixels is not None else colours(heatmap, limit)
     panels = [_panel(p, zoom) for p in ([pixels] if pixels is not None else []) + [face]]
-    font = _font()
+    font = font_of()
     h, w = height * zoom, width * zoom
     bar_width, label_width = 14, 64
-    lines = [line for text in caption for line in _wrap(text, font, len(panels) * (w + GAP) + bar_width + label_width)]
+    lines = [
+        line for text in caption for line in wrapped(text, font, len(panels) * (w + GAP) + bar_width + label_width)
+    ]
     canvas = Image.new(
         "RGB",
         (
@@ -123,13 +125,13 @@ def _panel(pixels: NDArray[np.uint8], zoom: int) -> PIL.Image:
 
 
 @cache
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font_of() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     from PIL import ImageFont
 
     return ImageFont.load_default(TEXT)
 
 
-def _wrap(text: str, font: Any, width: int) -> list[str]:
+def wrapped(text: str, font: Any, width: int) -> list[str]:
     """Break at spaces and commas so that every line fits; unprintable characters become question marks."""
     text = "".join(c if c.isprintable() else "?" for c in text)
     lines, line = [], ""

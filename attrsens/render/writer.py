@@ -17,8 +17,9 @@ import numpy as np
 from attrsens.engine.report import Record, Report, to_json
 from attrsens.errors import AttrsensError, OutputError
 from attrsens.heatmaps import Attribution, flat
+from attrsens.render.curves import curves_png
 from attrsens.render.picture import colour_limit, heatmap_png
-from attrsens.render.table import COLUMNS, to_csv
+from attrsens.render.table import COLUMNS, SCORE_COLUMNS, scores_csv, to_csv
 
 FORMATS = ("png", "npy", "csv")
 Result = tuple[Record, Attribution]
@@ -85,6 +86,11 @@ class Writer:
                     self._guard(self.folder / f"{stem}.png", _our_png)
                     self._write(f"{stem}.png", data)
                     record.heatmap.png = f"{stem}.png"
+                if "png" in self.formats and any(score.curve for score in record.scores.values()):
+                    name = f"{stem}.curves.png"
+                    self._guard(self.folder / name, _our_png)
+                    self._write(name, curves_png(record.scores, caption(record)))
+                    record.artifacts["curves"] = name
                 if "npy" in self.formats:
                     out = io.BytesIO()
                     np.save(out, attribution.map, allow_pickle=False)
@@ -97,6 +103,9 @@ class Writer:
         self._write("report.json", to_json(report))
         if "csv" in self.formats:
             self._write("report.csv", to_csv(report.records))
+            if report.command == "score":
+                self._guard(self.folder / "scores.csv", partial(_our_table, columns=SCORE_COLUMNS))
+                self._write("scores.csv", scores_csv(report.records))
 
     def _guard(self, path: Path, ours: Callable[[Path], bool]) -> None:
         if not self.force and path.exists() and not ours(path):
@@ -170,10 +179,10 @@ def _our_report(path: Path) -> bool:
     return isinstance(data, dict) and {"schema_version", "command", "records"} <= set(data)
 
 
-def _our_table(path: Path) -> bool:
+def _our_table(path: Path, columns: Iterable[str] = COLUMNS) -> bool:
     try:
         with path.open("rb") as file:
-            return file.readline().strip() == ",".join(COLUMNS).encode()
+            return file.readline().strip() == ",".join(columns).encode()
     except OSError:
         return False
 

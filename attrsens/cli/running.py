@@ -1,0 +1,125 @@
+"""From options to a run: what all commands that explain images have in common."""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrsens.cli import console
+from attrsens.engine.prepare import Prepared
+from attrsens.engine.verbs import Interrupted, execute
+from attrsens.errors import AttrsensError
+from attrsens.render import Writer, check_formats, write_file
+
+if TYPE_CHECKING:
+    from attrsens.engine.plan import Plan
+    from attrsens.engine.report import Report
+
+
+def go(
+    values: dict[str, Any],
+    prepare: Callable[..., Prepared],
+    show: Callable[[Report, Path], None],
+    **more: Any,
+) -> int:
+    """Check, load, run, write, show; returns the exit code.
+
+    Args:
+        values: the shared options.
+        prepare: the verb's; it is given the request and `more`.
+        show: prints the results as data.
+    """
+    v = values
+    quiet, out, json = v["quiet"], v["out"], v["json"]
+    console.set_up_logging(quiet, v["verbose"])
+    console.check_file(json)
+    formats = [f.strip() for f in v["format"].split(",") if f.strip()]
+    check_formats(formats)
+    console.check_folder(out)
+    if not math.isfinite(v["cache_limit"]):
+        raise AttrsensError(f"cache-limit must be a finite number of GB; got {v['cache_limit']}")
+    plain = "labels only_correct limit frame arch preprocess classes sha256 offline device precision batch cache_dir"
+    request: dict[str, Any] = {name: v[name] for name in plain.split()}
+    request |= {
+        "images": v["images"] or [],
+        "method": v["method"],
+        "target": v["target"] or ["top1"],
+        "model": v["model"] or ["lite0"],
+        "fold": not v["no_fold"],
+        "cache": not v["no_cache"],
+        "cache_limit": int(v["cache_limit"] * 1e9),
+        **more,
+    }
+    with console.only_data():
+        prepared = prepare(**request)
+    gc.enable()
+    gc.freeze()  # what was imported and loaded need not be looked at again
+    if v["plan"]:
+        from attrsens.engine.plan import plan as make_plan
+
+        _show_plan(make_plan(prepared.request, prepared.store, prepared.judging), json)
+        return 0
+    prepared.config.update({"format": formats, "overlay": v["overlay"]})
+    writer = Writer(out, formats, force=v["force"], overlay=v["overlay"])
+    code = 0
+    try:
+        silent = quiet or v["no_progress"]
+        with console.progress(silent, prepared.command) as progress, console.only_data():
+            report = execute(prepared, sink=writer.add, progress=progress)
+    except Interrupted as stopped:
+        report, code = stopped.report, 130
+    except AttrsensError as error:
+        if error.report:
+            with suppress(AttrsensError):
+                writer.finish(error.report)
+        raise
+    writer.finish(report)
+    _show(report, out, json, quiet, show)
+    if code:
+        console.error(f"interrupted; {len(report.records)} finished results are in {out}")
+    return code or (3 if report.failures else 0)
+
+
+def _show(report: Report, out: Path, json: str | None, quiet: bool, show: Callable[[Report, Path], None]) -> None:
+    from attrsens.engine.report import to_json
+
+    for failure in report.failures:
+        named = failure.message if failure.image in failure.message else f"{failure.image}: {failure.message}"
+        console.error(f"{failure.stage} failed: {named}")
+    if json == "-":
+        console.out(to_json(report).decode(), end="")
+    elif json:
+        write_file(Path(json), to_json(report))
+    if quiet or json == "-":
+        return
+    show(report, out)
+    p = report.provenance
+    console.note(
+        f"{len(report.records)} maps, {p.cached_cells} from the cache, {p.passes_run.forward} forward and "
+        f"{p.passes_run.backward} backward passes, {p.seconds:.1f} s, peak {p.peak_memory_mb or 0:.0f} MB; "
+        f"{len(report.skipped)} images left out, {len(report.failures)} failures; report: {out / 'report.json'}"
+    )
+
+
+def _show_plan(plan: Plan, json: str | None) -> None:
+    if json:
+        console.write_json(asdict(plan), json)
+        if json == "-":
+            return
+    rows = {
+        "images": plan.images,
+        "models": plan.models,
+        "methods": "; ".join(plan.methods),
+        "cells": f"{plan.cells}, {plan.cached} of them finished",
+        "forward passes": plan.forward,
+        "backward passes": plan.backward,
+        "memory": f"{plan.memory_mb:.0f} MB" if plan.memory_mb else "not known",
+        "expected time": f"{plan.seconds:.1f} s",
+    }
+    for name, value in rows.items():
+        console.out(f"{name:<16}{value}")

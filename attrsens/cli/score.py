@@ -1,0 +1,52 @@
+"""`attrsens score`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrsens.cli import console, options
+from attrsens.cli.running import go
+from attrsens.engine.prepare import prepare_score
+
+if TYPE_CHECKING:
+    from attrsens.engine.report import Report
+
+
+@options.runs(metrics=True)
+def score(
+    values: dict[str, Any],
+    flags: options.Flags,
+    metric_flags: dict[str, options.Flags],
+    metrics: options.Metrics = None,
+    annotations: options.AnnotationsOption = None,
+    calibrate: options.Calibrate = None,
+) -> int:
+    """Faithfulness, localisation, sensitivity, sparseness, randomisation of explanations.
+
+    attrsens score img.jpg --method sg --metrics insertion,deletion,max_sensitivity
+    """
+    more = {"metric_parameters": metric_flags, "annotations": annotations, "calibrate": calibrate}
+    return go(values, prepare_score, _show, metrics=metrics, **more, **flags)
+
+
+def _show(report: Report, out: Path) -> None:
+    """A line a score: image, method, class, score, value, floor, ceiling; then the means over images."""
+    for record in report.records:
+        head = f"{record.image.path}\t{record.model.name}\t{record.method.title}\t{record.target.index}"
+        rows = [(name, s.value, s.floor, s.ceiling, s.reason) for name, s in record.scores.items()]
+        rows += [(f"{s.name} to {s.to[:8]}", s.value, s.floor, s.ceiling, s.reason) for s in record.similarities]
+        for name, value, floor, ceiling, reason in rows:
+            note = f"\t{reason}" if value is None and reason else ""
+            console.out(f"{head}\t{name}\t{_number(value)}\t{_number(floor)}\t{_number(ceiling)}{note}")
+    many = len({record.image.sha256 for record in report.records}) > 1
+    for row in report.aggregates if many else []:
+        interval = f"{row.ci95[0]:.4g} to {row.ci95[1]:.4g}" if row.ci95 else "-"
+        console.out(
+            f"mean of {row.n}\t{row.group['model']}\t{row.group['method']}\t-\t{row.quantity}\t{_number(row.mean)}\t"
+            f"sd {_number(row.sd)}\t95 % {interval}"
+        )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

@@ -1,0 +1,120 @@
+"""Which scores and similarities are asked for, and what each of their numbers means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from attrsens.engine.cell import Call, parse_call
+from attrsens.errors import AttrsensError, unknown
+from attrsens.spec import SCORES, SIMILARITIES, Registry, Spec, write_expression
+
+if TYPE_CHECKING:
+    from attrsens.engine.annotations import Annotations
+
+DEFAULT = ("insertion", "deletion", "srg", "gini")
+DEFAULT_WITH_ANNOTATIONS = ("pointing", "eg", "loc", "wsl")
+BOTH: tuple[Registry, ...] = (SCORES, SIMILARITIES)
+Flags = Mapping[str, Mapping[str, object]]
+NO_FLAGS: Flags = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Judging:
+    """What is to be judged.
+
+    Attributes:
+        scores, similarities: calls, in the order in which they were asked for.
+        annotations: where the objects are, or None.
+        calibrate: floors and ceilings: True of everything, None of what needs no pass of its own, False of nothing.
+    """
+
+    scores: tuple[Call, ...] = ()
+    similarities: tuple[Call, ...] = ()
+    annotations: Annotations | None = None
+    calibrate: bool | None = None
+
+
+def parse_metrics(
+    texts: Iterable[str], flags: Flags = MappingProxyType({})
+) -> tuple[tuple[Call, ...], tuple[Call, ...]]:
+    """(scores, similarities) from texts that are each a comma list of names, or one `name:parameter=value,...`.
+
+    Args:
+        flags: parameters by metric, for those that the text does not give.
+
+    Raises:
+        AttrsensError: an unknown name or parameter, a value outside its range, or a flag of a metric that is not asked
+            for.
+    """
+    calls: dict[str, Call] = {}
+    for text in texts:
+        for part in [text] if ":" in text else [name for name in text.split(",") if name.strip()]:
+            name = part.partition(":")[0].strip()
+            registry = registry_of(name)
+            call = parse_call(part, flags.get(name, {}), registry)
+            calls[call.expression] = call
+    for name, given in flags.items():
+        if name not in {call.name for call in calls.values()}:
+            option = next(iter(given))
+            raise AttrsensError(f"{name} has {option!r} set but is not among the metrics; add --metrics {name}")
+    found = list(calls.values())
+    return tuple(c for c in found if c.kind == SCORES.kind), tuple(c for c in found if c.kind == SIMILARITIES.kind)
+
+
+def registry_of(name: str) -> Registry:
+    """Scores or similarities: where the name is.
+
+    Raises:
+        AttrsensError: in neither.
+    """
+    for registry in BOTH:
+        if name in registry:
+            return registry
+    raise unknown("metric", name, [n for registry in BOTH for n in registry])
+
+
+def spec_of(call: Call) -> Spec:
+    return SCORES[call.name] if call.kind == SCORES.kind else SIMILARITIES[call.name]
+
+
+def short(call: Call) -> str:
+    """The expression without parameters that are at their defaults: a score's name in the report."""
+    defaults = {h.name: h.default for h in spec_of(call).hypers}
+    return write_expression(call.name, {k: v for k, v in call.parameters.items() if v != defaults[k]})
+
+
+def free(call: Call) -> bool:
+    """Whether the metric needs no pass of its own."""
+    return bool(spec_of(call).traits.get("cost", "none") == "none")
+
+
+def definition(call: Call, method: Call, target: int | None = None) -> str:
+    """What a number means, in one line: formula with parameters, the map that was judged, the class, the source."""
+    spec = spec_of(call)
+    values: dict[str, Any] = dict(call.parameters)
+    p = method.parameters
+    text = str(spec.traits["formula"]).format_map(values)
+    own = {h.name for h in spec.own()}
+    stated = ", ".join(f"{k}={v}" for k, v in values.items() if k in own)
+    sign, reduce = (values.get(k, "method") for k in ("sign", "reduce"))
+    seen = f"sign={p['sign'] if sign == 'method' else sign}, reduce={p['reduce'] if reduce == 'method' else reduce}"
+    parts = [text, stated, f"map: {seen}, of the {p['output']} in {p['space']} space"]
+    if target is not None:
+        parts.append(f"class {target}")
+    if spec.traits.get("unit"):
+        parts.append(f"unit: {spec.traits['unit']}")
+    return "; ".join([*(part for part in parts if part), str(spec.traits["source"])])
+
+
+def rescaled(call: Call, value: float | None, floor: float | None) -> float | None:
+    """(value - floor) / (best - floor), best the end of the metric's range that its direction points to: 0 is what the
+    control reaches, 1 the best there can be. None where one of them does not exist."""
+    traits = spec_of(call).traits
+    low, high = traits["range"]
+    best = high if traits["direction"] == "higher" else low if traits["direction"] == "lower" else None
+    if value is None or floor is None or best is None or abs(best - floor) < 1e-9:
+        return None
+    return float((value - floor) / (best - floor))
