@@ -76,13 +76,7 @@ def listing(
     if json:
         console.write_json(rows, json)
         return
-    printers = {
-        "methods": _print_methods,
-        "metrics": _print_metrics,
-        "models": _print_models,
-        "samples": _print_samples,
-    }
-    printers[what](rows)
+    PRINTERS[what](rows)
 
 
 def _print_methods(rows: list[dict[str, Any]]) -> None:
@@ -116,15 +110,13 @@ def _print_metrics(rows: list[dict[str, Any]]) -> None:
         console.out(f"{kind[0].upper()}{kind[1:]}:" if kind == "score" else "\nSimilarities of two maps:")
         for row in same:
             better = {"higher": "higher is better", "lower": "lower is better"}.get(row["direction"], "no direction")
-            low, high = ("-inf" if row["range"][0] is None else f"{row['range'][0]:g}",) + (
-                "inf" if row["range"][1] is None else f"{row['range'][1]:g}",
-            )
+            low, high = ("unbounded" if end is None else f"{end:g}" for end in row["range"])
             wants = "; needs --annotations" if row["annotations"] else ""
             console.out(f"{row['name']:<{width}}{row['summary']}  [{row['cost']}{wants}]")
             console.out(f"        {row['formula']}")
             console.out(f"        {better}; from {low} to {high}; {row['source']}")
             for p in row["parameters"]:
-                if p["name"] not in common:
+                if p["name"] not in common or p["default"] != "method":
                     _print_parameter(p)
     console.out("\nEvery score also has:")
     for hyper in SCORES.common:
@@ -147,3 +139,6 @@ def _print_samples(rows: list[dict[str, Any]]) -> None:
             f"sample:{row['name']:<12}{row['what']}  [lite0: {row['top1']} {row['probability']:.2f}]  "
             f"{row['source']}, {row['licence']}"
         )
+
+
+PRINTERS = {"methods": _print_methods, "metrics": _print_metrics, "models": _print_models, "samples": _print_samples}

@@ -13,7 +13,7 @@ LINE, FILL = (33, 102, 172), (209, 229, 240)
 
 
 def curves_png(scores: Mapping[str, ScoreInfo], caption: Sequence[str]) -> bytes:
-    """PNG bytes: every score that has a curve, from its first point (left) to its last, over an axis that holds zero."""
+    """PNG bytes: every score that has a curve, first point to last, over an axis that holds zero."""
     from PIL import Image, ImageDraw, PngImagePlugin
 
     shown = [(name, score) for name, score in scores.items() if score.curve]

@@ -44,9 +44,7 @@ def scores_csv(records: list[Record]) -> bytes:
 
 def _score_rows(record: Record) -> Iterator[dict[str, Any]]:
     whose = row(record)
-    shared = {
-        name: whose[name] for name in SCORE_COLUMNS if name in whose and name not in ("forward", "backward", "key")
-    }
+    shared = {name: whose[name] for name in SCORE_COLUMNS if name in whose}
     both: list[tuple[str, str, Any]] = [(name, "", score) for name, score in record.scores.items()]
     both += [(similarity.name, similarity.to, similarity) for similarity in record.similarities]
     for name, to, found in both:
