@@ -858,7 +858,7 @@ def test_a_folder_or_pattern_that_holds_nothing_is_exit_5(item, message, run_cli
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["list", "method"], "unknown list 'method'; did you mean 'methods'? lists: methods, models, samples"),
+        (["list", "method"], "unknown list 'method'; did you mean 'methods'? lists: methods, metrics, models, samples"),
         (["list"], "Missing argument"),
         (["explode"], "No such command 'explode'."),
         (["cache", "wipe"], "No such command 'wipe'."),
@@ -1155,7 +1155,7 @@ def complete(words: str, count: int) -> tuple[list[str], bool]:
         ("attrsens explain --method ", 3, set(METHODS)),
         ("attrsens explain --model resnet1", 3, {"resnet18", "resnet101", "resnet152"}),
         ("attrsens explain --model robust/densenet", 3, {"robust/densenet-l2-eps0", "robust/densenet-l2-eps3"}),
-        ("attrsens list m", 2, {"methods", "models"}),
+        ("attrsens list m", 2, {"methods", "metrics", "models"}),
         ("attrsens ex", 1, {"explain"}),
         ("attrsens explain --patch", 2, {"--patch-size"}),
         ("attrsens explain sample:te", 2, {"sample:tennis19", "sample:tennis84"}),
