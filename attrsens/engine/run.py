@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,6 +109,11 @@ class Ready:
     logits: NDArray[np.float32]
     targets: list[int]
     true: int | None
+
+    def bound(self, classifier: Classifier, call: Call, target: int) -> Explainer:
+        """A call bound to a classifier, a class and this image."""
+        zoom = classifier.preprocess.zoom(self.image.size)
+        return replace(explainer(classifier, call, target, self.image.sha256), zoom=zoom)
 
 
 Computed = tuple[NDArray[np.float32], dict[str, float | None], PassInfo]
@@ -220,7 +225,7 @@ def _advance(
                     groups.setdefault(found.pixels.shape, []).append((cell, found, target))
         batches = [g[at : at + width] for g in groups.values() for at in range(0, len(g), width)]
         for batch in batches:
-            explainers = [explainer(classifier, call, target, found.image.sha256) for _, found, target in batch]
+            explainers = [found.bound(classifier, call, target) for _, found, target in batch]
             pixels = [torch.from_numpy(found.pixels) for _, found, _ in batch]
             try:
                 raws, made = raw_together(explainers, pixels, width)
@@ -306,7 +311,7 @@ def _compute(
     if entry:
         tally.cached_cells += 1
         return entry.arrays["map"], entry.data["notes"], PassInfo(**entry.data["passes"])
-    bound, pixels = explainer(classifier, call, target, found.image.sha256), torch.from_numpy(found.pixels)
+    bound, pixels = found.bound(classifier, call, target), torch.from_numpy(found.pixels)
     if shares(call):
         (raw,), made = raw_together([bound], [pixels], cell.width)
     else:

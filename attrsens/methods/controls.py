@@ -140,7 +140,7 @@ def other(
         if not f.dry and (encoded - x).abs().max() < 1e-3:
             continue
         there = copy.copy(f)  # counts on the same meter
-        there.image = image.sha256
+        there.image, there.zoom = image.sha256, f.preprocess.zoom(image.size)
         return _map_of(there, encoded, target, of)
     raise AttrsensError("other: the other picture is this image itself; give another with picture=FILE")
 
