@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from attrsens.models.classifier import Classifier
 
 OF = Param(
-    "method whose map is taken: its own parameters at their defaults, output and space as here", source="science C-1"
+    "method whose map is taken, its own parameters at their defaults; output and space are those given here, so where "
+    "its own default is prob, give output=prob",
+    source="science C-1",
 )
 SEED = Param("seed of the draw", min=0, sweep=(0, 1, 2, 3, 4), reference=0)
 
