@@ -72,6 +72,7 @@ class Explainer:
             the map of a perturbed image share their draws.
         dry: count passes without running them.
         wrappers: (spec, parameters) of each, innermost first.
+        zoom: pixels of the image a pixel of the picture before resizing (`Preprocess.zoom`), down and across.
     """
 
     classifier: Classifier
@@ -81,6 +82,7 @@ class Explainer:
     image: str = ""
     dry: bool = False
     wrappers: tuple[tuple[Spec, Mapping[str, Value]], ...] = ()
+    zoom: tuple[float, float] = (1.0, 1.0)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         p = self.complete()
@@ -139,6 +141,7 @@ class Explainer:
             space=str(p["space"]),
             sign=str(p["sign"]),
             image=self.image,
+            zoom=self.zoom,
             dry=self.dry,
         )
 
@@ -170,7 +173,7 @@ def raw_together(explainers: Sequence[Explainer], pixels: Sequence[Tensor], widt
     depend on its company, to the last bit.
 
     Args:
-        explainers: of one classifier, method and parameters, for each image its target and hash.
+        explainers: of one classifier, method and parameters, for each image its target, hash and zoom.
 
     Raises:
         InputError: a map is not finite or not of the image's shape.
@@ -185,8 +188,8 @@ def raw_together(explainers: Sequence[Explainer], pixels: Sequence[Tensor], widt
         pairs = list(zip(explainers, pixels, strict=True))[start : start + width]
         full = pairs + pairs[-1:] * (width - len(pairs))
         encoded = torch.stack([f.encode(image) for _, image in full])
-        targets, images = [e.target for e, _ in full], [e.image for e, _ in full]
-        results = together(f, encoded, targets, images, **first.own())
+        targets, images, zooms = zip(*((e.target, e.image, e.zoom) for e, _ in full), strict=True)
+        results = together(f, encoded, targets, images, zooms, **first.own())
         for (explainer, image), result in zip(pairs, results, strict=False):
             heatmap, notes = result if isinstance(result, tuple) else (result, {})
             out.append(Raw(explainer.checked(heatmap, image), _finite(notes), alone))

@@ -148,6 +148,11 @@ class Preprocess:
         top, left = round((h - self.crop) / 2.0), round((w - self.crop) / 2.0)
         return (h, w), (top, left, top + self.crop, left + self.crop)
 
+    def zoom(self, size: tuple[int, int]) -> tuple[float, float]:
+        """Pixels after resizing a pixel of a picture of (height, width), down and across."""
+        (h, w), _ = self.geometry(size)
+        return h / size[0], w / size[1]
+
     def apply(self, image: Image) -> NDArray[np.float32]:
         """The classifier's pixels, (channels, H, W) float32 in [0, 1].
 

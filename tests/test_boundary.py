@@ -407,7 +407,7 @@ def test_images_together_equal_images_alone(method: str) -> None:
     p = spec.complete({"search_steps": 6, "doublings": 4})
     own = {h.name: p[h.name] for h in spec.own()}
     view = f.view()
-    results = spec.traits["together"](view, list(x), targets, names, **own)
+    results = spec.traits["together"](view, list(x), targets, names, [f.zoom] * 3, **own)
     forward = 0
     for image, name, target, (heatmap, notes) in zip(x, names, targets, results, strict=True):
         alone = attrsens.Explainer(f, spec, target, p, name).raw(image)

@@ -1044,7 +1044,7 @@ def test_an_interrupt_with_json_on_stdout_still_gives_one_document(run_cli, out,
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("attrsens.engine.run._predict", interrupt)
+    monkeypatch.setattr("attrsens.engine.run.predict", interrupt)
     code, stdout, _ = run_cli("explain", COFFEE, "--out", out, "--json", "-")
     assert code == 130
     assert parsed(stdout)["provenance"]["interrupted"] is True

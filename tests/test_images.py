@@ -512,6 +512,15 @@ def test_three_channel_preprocessing_repeats_grey():
         np.testing.assert_array_equal((channel * 255).round(), grey)
 
 
+def test_zoom_is_the_resize_factor_of_each_axis():
+    """Rounding of the long side included; a crop changes nothing."""
+    assert Preprocess().zoom((30, 40)) == (1, 1)
+    assert Preprocess(crop=8).zoom((30, 40)) == (1, 1)
+    assert Preprocess(15, 8).zoom((30, 60)) == (0.5, 0.5)
+    assert Preprocess(15).zoom((30, 41)) == (0.5, 20 / 41)
+    assert Preprocess(90, 90, squash=True).zoom((30, 45)) == (3, 2)
+
+
 # -- settings --------------------------------------------------------------------------------------------------------
 
 

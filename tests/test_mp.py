@@ -412,7 +412,7 @@ def test_images_together_are_the_explainers_one_by_one() -> None:
     own = {h.name: p[h.name] for h in SPEC.own()}
     assert SPEC.traits["together"] is together
     shared = view(f)
-    results = together(shared, xs, targets, images, **own)
+    results = together(shared, xs, targets, images, [f.zoom] * 3, **own)
     assert (shared.passes.forward, shared.passes.backward) == (3 * (36 + 12), 36)
     for x, target, image, (heatmap, notes) in zip(xs, targets, images, results, strict=True):
         alone = attrsens.Explainer(f, SPEC, target, p, image).raw(x)
@@ -564,9 +564,9 @@ def test_the_published_sweeps_are_recorded() -> None:
     assert sweeps["init"] == (("circle", "ones", "random"), "circle")
     assert SPEC.hyper("output").default == "prob"
     assert {h.name: h.default for h in SPEC.own()} == {
-        "steps": 300, "blur_radius": 10.0, "init": "circle", "seed": 0, "circle_at": "input", "mask_side": 28,
-        "mask_blur": 0.0, "jitter": 4, "l1_weight": 1e-4, "tv_weight": 1e-2, "tv_power": 3.0, "tv": "aniso",
-        "learning_rate": 0.1, "output_blur": 1.0, "quantize": False,
+        "steps": 300, "blur_radius": 10.0, "blur_space": "crop", "init": "circle", "seed": 0, "circle_at": "input",
+        "mask_side": 28, "mask_blur": 0.0, "jitter": 4, "l1_weight": 1e-4, "tv_weight": 1e-2, "tv_power": 3.0,
+        "tv": "aniso", "learning_rate": 0.1, "output_blur": 1.0, "quantize": False,
     }  # fmt: skip
 
 
@@ -576,9 +576,9 @@ def test_on_the_real_network_a_batch_of_fixed_shape_is_exact(lite0, chelsea) -> 
     xs, targets, images = torch.stack([chelsea, chelsea.flip(-1)]), [281, 282], ["a", "b"]
     p = SPEC.complete({"steps": 8, "init": "ones"})
     own = {h.name: p[h.name] for h in SPEC.own()}
-    results = together(view(lite0), xs, targets, images, width=2, **own)
+    results = together(view(lite0), xs, targets, images, [(1.0, 1.0)] * 2, width=2, **own)
     for i, (heatmap, notes) in enumerate(results):
-        given = xs[i : i + 1], targets[i : i + 1], images[i : i + 1]
+        given = xs[i : i + 1], targets[i : i + 1], images[i : i + 1], [(1.0, 1.0)]
         ((alone, same),) = together(view(lite0), *given, width=2, **own)
         assert torch.equal(heatmap, alone)
         assert notes == same

@@ -435,7 +435,7 @@ def test_an_activation_that_depends_on_the_image_is_no_silent_error() -> None:
     f.network.limit = sum(levels) / 2
     image = torch.full((3, 16, 16), 1.0 if levels[1] > levels[0] else 0.0)
     base = "black" if levels[1] > levels[0] else "white"
-    with pytest.raises(attrsens.AttrsensError, match="calls its activations otherwise"):
+    with pytest.raises(attrsens.AttrsensError, match="deeplift: the network calls its activations otherwise"):
         explain(f, "deeplift", image, 1, baseline=base)
 
 

@@ -254,6 +254,17 @@ def test_shuffled_maps_keep_their_values_and_lose_their_places() -> None:
     assert wrapped(f, "shuffle:of=sg")[1] == (50, 50)
 
 
+def test_controls_take_a_methods_map_of_the_output_they_are_given() -> None:
+    """A method that explains the probability by itself is shuffled as such with output=prob."""
+    f = small()
+    logit, prob = (wrapped(f, f"sp:patch_size=29,output={out}", x=uniform(3, 32, 32))[0] for out in ("logit", "prob"))
+    assert torch.equal(prob, wrapped(f, "sp", x=uniform(3, 32, 32))[0])
+    for expression, want in (("shuffle:of=sp", logit), ("shuffle:of=sp,output=prob", prob)):
+        got = wrapped(f, expression, x=uniform(3, 32, 32))[0]
+        assert torch.equal(got.flatten().sort().values, want.flatten().sort().values), expression
+    assert not torch.equal(logit, prob)
+
+
 def test_phase_maps_keep_spectrum_and_mean() -> None:
     f = small()
     base, got = wrapped(f, "grad")[0], wrapped(f, "phase")[0]

@@ -11,8 +11,8 @@ import attrsens
 from attrsens import METHODS
 from attrsens.engine.cell import parse_call
 from attrsens.engine.compute import cell_of, explainer
-from attrsens.engine.run import Request, width_of
 from attrsens.engine.prepare import prepare
+from attrsens.engine.run import Request, width_of
 from attrsens.engine.verbs import Interrupted, execute
 from attrsens.explainer import raw_together
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,6 +70,11 @@ class Ready:
     targets: list[int]
     true: int | None
 
+    def bound(self, classifier: Classifier, call: Call, target: int) -> Explainer:
+        """A call bound to a classifier, a class and this image."""
+        zoom = classifier.preprocess.zoom(self.image.size)
+        return replace(explainer(classifier, call, target, self.image.sha256), zoom=zoom)
+
 
 Computed = tuple[NDArray[np.float32], dict[str, float | None], PassInfo]
 
@@ -103,7 +108,7 @@ def compute(
     if entry:
         tally.cached_cells += 1
         return entry.arrays["map"], entry.data["notes"], PassInfo(**entry.data["passes"])
-    bound, pixels = explainer(classifier, call, target, found.image.sha256), torch.from_numpy(found.pixels)
+    bound, pixels = found.bound(classifier, call, target), torch.from_numpy(found.pixels)
     if shares(call):
         (raw,), made = raw_together([bound], [pixels], cell.width)
     else:

@@ -115,7 +115,7 @@ class Judge:
         import torch
 
         found, spec = row.found, SCORES[row.call.name]
-        bound = explainer(maps.classifier, found.call, found.target, maps.ready.image.sha256)
+        bound = maps.ready.bound(maps.classifier, found.call, found.target)
         raw = Raw(torch.from_numpy(found.raw), found.notes, Passes())
         case = case_of(bound, row.call, maps.pixels, torch.from_numpy(maps.ready.logits), raw, annotated)
         if row.control is None:

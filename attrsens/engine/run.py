@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attrsens.engine.cell import Call, Cell
-from attrsens.engine.compute import Computed, Ready, Tally, cell_of, compute, explainer, kept, predict, shares
+from attrsens.engine.compute import Computed, Ready, Tally, cell_of, compute, kept, predict, shares
 from attrsens.engine.inputs import Source, Truth, class_of
 from attrsens.engine.report import (
     Failure,
@@ -191,7 +191,7 @@ def _advance(
                     groups.setdefault(found.pixels.shape, []).append((cell, found, target))
         batches = [g[at : at + width] for g in groups.values() for at in range(0, len(g), width)]
         for batch in batches:
-            explainers = [explainer(classifier, call, target, found.image.sha256) for _, found, target in batch]
+            explainers = [found.bound(classifier, call, target) for _, found, target in batch]
             pixels = [torch.from_numpy(found.pixels) for _, found, _ in batch]
             try:
                 raws, made = raw_together(explainers, pixels, width)

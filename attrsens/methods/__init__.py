@@ -9,6 +9,6 @@ decorator states facts:
 - `local=True`: the map depends on the gradient at the image alone; `inner=True`: on gradients that end at a layer;
 - `unfit`: from the facts about a network (`models.census.Facts`) to why the method cannot explain it, or None;
 - `many`: (view, images, target, *, hyperparameters) -> stacks of maps, where many images can share batches;
-- `together`: (view, images, targets, their hashes, *, hyperparameters) -> results, for searches and optimisers that
-  advance several images in one batch.
+- `together`: (view, images, targets, their hashes, their zooms, *, hyperparameters) -> results, for searches and
+  optimisers that advance several images in one batch.
 """

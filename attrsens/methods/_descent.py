@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from attrsens.models.classifier import Classifier
 
-SEARCH_BLUR = 10.0  # sd of the blur that discs are tried with, whatever blur_radius is
+SEARCH_BLUR = 10.0  # radius of the blur that discs are tried with, whatever blur_radius is
 GONE = 0.01  # share of the score at which a disc hides enough
 NOISE = 1e-5  # relative fall of a score that is no fall
 MEAN_DECAY, SQUARE_DECAY, ADAM_EPS = 0.9, 0.999, 1e-8
@@ -26,7 +26,7 @@ MEAN_DECAY, SQUARE_DECAY, ADAM_EPS = 0.9, 0.999, 1e-8
 @dataclass(frozen=True)
 class Problem:
     """One mask to find: an image (C, H, W) in the view's space, its target, the hash that keys its draws, and what may
-    differ within a batch."""
+    differ within a batch; `zoom` is pixels of the image a pixel of what radii are given in, down and across."""
 
     x: Tensor
     target: int
@@ -34,6 +34,11 @@ class Problem:
     blur_radius: float
     init: str
     seed: int
+    zoom: tuple[float, float] = (1.0, 1.0)
+
+    def sd(self, radius: float) -> tuple[float, float]:
+        """Of a blur, on the image, down and across."""
+        return radius * self.zoom[0], radius * self.zoom[1]
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ def advance(
     """Every problem's course, in one batch of fixed shape, with snapshots after the given numbers of steps.
 
     A step costs one pass forward and back a problem; `width` fills the batch up to a multiple of it, at that price.
-    Problems that hold the same tensor `x` and the same target share the 36 passes that find their disc.
+    Problems that hold the same tensor `x`, target and zoom share the 36 passes that find their disc.
 
     Raises:
         AttrsensError: the view loses the sign of gradients.
@@ -156,7 +161,7 @@ def _windows(problems: Sequence[Problem], jitter: int) -> Tensor:
             for side in (height, width)
         )
         wide = p.x[:, rows][:, :, columns]
-        blurred = blur(wide, p.blur_radius)
+        blurred = blur(wide, p.sd(p.blur_radius))
         stacks.append(torch.cat([blurred, wide - blurred]))
     return torch.stack(stacks).unfold(2, height, 1).unfold(3, width, 1)
 
@@ -206,8 +211,8 @@ def _search(f: Classifier, problems: Sequence[Problem], drawn: Tensor) -> list[i
 
     from attrsens.models.batches import Stack
 
-    asks = {(id(p.x), p.target): p for p in problems}
-    pairs = [(blurred := blur(p.x, SEARCH_BLUR), p.x - blurred) for p in asks.values()]
+    asks = {(id(p.x), p.target, p.zoom): p for p in problems}
+    pairs = [(blurred := blur(p.x, p.sd(SEARCH_BLUR)), p.x - blurred) for p in asks.values()]
     masks = torch.cat([torch.ones_like(drawn[:1]), drawn])[:, None]
     count = len(masks)
 
@@ -224,7 +229,7 @@ def _search(f: Classifier, problems: Sequence[Problem], drawn: Tensor) -> list[i
     enough = real & ((rest - last) < GONE * fall)
     enough[:, -1] = True
     which = dict(zip(asks, enough.int().argmax(1).tolist(), strict=True))
-    return [which[id(p.x), p.target] for p in problems]
+    return [which[id(p.x), p.target, p.zoom] for p in problems]
 
 
 def _map(masks: Tensor, common: Common) -> Tensor:

@@ -42,11 +42,13 @@ def gaussian(side: int, sd: float, edge: Edge) -> Tensor:
     return out.scatter_add_(1, places, (weights / weights.sum()).expand(side, -1)).float()
 
 
-def blur(images: Tensor, sd: float, edge: Edge = "replicate") -> Tensor:
-    """Gaussian blur of (..., H, W). `sd` is the radius of Pillow's GaussianBlur, which approximates it by three boxes
-    and continues the edges anew for each: 3 of 255 levels apart inside, up to 11 at edges."""
+def blur(images: Tensor, sd: float | tuple[float, float], edge: Edge = "replicate") -> Tensor:
+    """Gaussian blur of (..., H, W), by one sd or one down and one across, pixels. `sd` is the radius of Pillow's
+    GaussianBlur, which approximates it by three boxes and continues the edges anew for each: 3 of 255 levels apart
+    inside, up to 11 at edges."""
+    down, across = sd if isinstance(sd, tuple) else (sd, sd)
     height, width = images.shape[-2:]
-    return gaussian(height, sd, edge).to(images) @ images @ gaussian(width, sd, edge).to(images).T
+    return gaussian(height, down, edge).to(images) @ images @ gaussian(width, across, edge).to(images).T
 
 
 def enlarge(cells: int, side: int, sd: float = 0.0) -> Tensor:

@@ -57,9 +57,15 @@ COST = "search + {}; with the default search {}"
 
 
 def bsm_together(
-    f: Classifier, xs: Sequence[Tensor] | Tensor, targets: Sequence[int], images: Sequence[str], **parameters: Any
+    f: Classifier,
+    xs: Sequence[Tensor] | Tensor,
+    targets: Sequence[int],
+    images: Sequence[str],
+    zooms: Sequence[tuple[float, float]],
+    **parameters: Any,
 ) -> list[Result]:
-    """The results of `bsm` on images of one size, which advance in one batch; the hashes `images` key the draws."""
+    """The results of `bsm` on images of one size, which advance in one batch; the hashes `images` key the draws,
+    `zooms` play no part."""
     import torch
 
     normal = parameters.pop("normal")
@@ -117,14 +123,20 @@ def boundary_saliency(
     9 S (F + B); apgd 2 (S + 1) (F + B); then bisect F for each attack and once more, and (2 + bisect) F + 1 B a polish.
     """
     named = locals()
-    (result,) = bsm_together(f, x[None], [target], [f.image], **_parameters("bsm", named))
+    (result,) = bsm_together(f, x[None], [target], [f.image], [f.zoom], **_parameters("bsm", named))
     return result
 
 
 def big_together(
-    f: Classifier, xs: Sequence[Tensor] | Tensor, targets: Sequence[int], images: Sequence[str], **parameters: Any
+    f: Classifier,
+    xs: Sequence[Tensor] | Tensor,
+    targets: Sequence[int],
+    images: Sequence[str],
+    zooms: Sequence[tuple[float, float]],
+    **parameters: Any,
 ) -> list[Result]:
-    """The results of `big` on images of one size, which advance in one batch; the hashes `images` key the draws."""
+    """The results of `big` on images of one size, which advance in one batch; the hashes `images` key the draws,
+    `zooms` play no part."""
     import torch
 
     from attrsens.models.batches import Stack
@@ -204,7 +216,7 @@ def boundary_integrated_gradients(
     noted; rules without both end points add two passes forward.
     """
     named = locals()
-    (result,) = big_together(f, x[None], [target], [f.image], **_parameters("big", named))
+    (result,) = big_together(f, x[None], [target], [f.image], [f.zoom], **_parameters("big", named))
     return result
 
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from attrsens.seeds import Stream
 
 OF = Param(
-    "method whose map is taken: its own parameters at their defaults, output and space as here", source="science C-1"
+    "method whose map is taken, its own parameters at their defaults; output and space are those given here, so where "
+    "its own default is prob, give output=prob",
+    source="science C-1",
 )
 SEED = Param("seed of the draw", min=0, sweep=(0, 1, 2, 3, 4), reference=0)
 
@@ -153,7 +155,7 @@ def other(
         if not f.dry and (encoded - x).abs().max() < 1e-3:
             continue
         there = copy.copy(f)  # counts on the same meter
-        there.image = image.sha256
+        there.image, there.zoom = image.sha256, f.preprocess.zoom(image.size)
         return _map_of(there, encoded, target, of)
     raise AttrsensError("other: the other picture is this image itself; give another with picture=FILE")
 

@@ -28,7 +28,7 @@ def sliding_patch(
             reference=29,
             scale="ratio",
             range=(5, 80),
-            source="SAM 4.4, SP-L",
+            source="SAM 4.4, SP-L; SP-S: 52, 53 (reference), 54; its code: 5, 6, 7",
         ),
     ] = 29,
     stride: Annotated[

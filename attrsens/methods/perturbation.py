@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any
 
-from attrsens.methods._descent import Common, Problem, advance
+from attrsens.errors import AttrsensError
+from attrsens.methods._descent import SEARCH_BLUR, Common, Problem, advance
 from attrsens.spec import METHODS, Param, Value
 
 if TYPE_CHECKING:
@@ -15,11 +16,19 @@ if TYPE_CHECKING:
     from attrsens.models.census import Facts
     from attrsens.models.classifier import Classifier
 
+MAX_BLUR = 1000  # pixels
 Result = tuple["Tensor", dict[str, float | None]]
 
 
 def together(
-    f: Classifier, xs: Tensor, targets: Sequence[int], images: Sequence[str], *, width: int = 1, **arguments: Value
+    f: Classifier,
+    xs: Tensor,
+    targets: Sequence[int],
+    images: Sequence[str],
+    zooms: Sequence[tuple[float, float]],
+    *,
+    width: int = 1,
+    **arguments: Value,
 ) -> list[Result]:
     """The results of `mp` on images (N, C, H, W) of one size, which advance in one batch; equal to the single ones but
     for float noise. The optimiser amplifies it: on lite0, maps from batches of two shapes are 1e-3 apart after 10 steps
@@ -27,13 +36,26 @@ def together(
 
     Args:
         images: the hash of each image, which keys its draws.
+        zooms: of each image, its pixels a pixel of the picture before resizing, down and across.
         width: the batch is filled up to a multiple of this by copies, so that a result does not depend, to the bit,
             on how many others there are.
         arguments: every parameter of `mp`.
+
+    Raises:
+        AttrsensError: a blur in original pixels is wider than MAX_BLUR pixels of the crop.
     """
     a: dict[str, Any] = arguments
     own = {name: a[name] for name in ("blur_radius", "init", "seed")}
-    problems = [Problem(x, target, image, **own) for x, target, image in zip(xs, targets, images, strict=True)]
+    if a["blur_space"] == "crop":
+        zooms = [(1.0, 1.0)] * len(images)
+    radius, zoom = max(a["blur_radius"], SEARCH_BLUR), max(map(max, zooms))
+    if radius * zoom > MAX_BLUR:
+        raise AttrsensError(
+            f"mp: a blur of {radius:g} original pixels is one of {radius * zoom:,.0f} pixels after resizing; "
+            f"at most {MAX_BLUR:,}"
+        )
+    rows = zip(xs, targets, images, zooms, strict=True)
+    problems = [Problem(x, target, image, zoom=zoom, **own) for x, target, image, zoom in rows]
     common = Common(**{field.name: a[field.name] for field in fields(Common)})
     steps = a["steps"]
     return [(course.maps[steps], course.notes[steps]) for course in advance(f, problems, [steps], common, width)]
@@ -74,9 +96,9 @@ def meaningful_perturbation(
     blur_radius: Annotated[
         float,
         Param(
-            "sd of the Gaussian blur, pixels of the crop",
+            "sd of the Gaussian blur, pixels of blur_space",
             min=0,
-            max=1000,
+            max=MAX_BLUR,
             sweep=(5, 10, 30),
             reference=10,
             scale="ratio",
@@ -84,6 +106,15 @@ def meaningful_perturbation(
             source="SAM 4.3",
         ),
     ] = 10.0,
+    blur_space: Annotated[
+        str,
+        Param(
+            "whose pixels: the crop's; original: the picture's before resizing (Fong, SAM), so the larger the file the "
+            "weaker the blur",
+            choices=("crop", "original"),
+            source="methods 2.14",
+        ),
+    ] = "crop",
     init: Annotated[
         str,
         Param(
@@ -151,17 +182,21 @@ def meaningful_perturbation(
 
     A method is given the crop alone, so jitter and blur differ from the reference's, which take them from the picture
     before its crop: here the crop is continued by its mirror image (jitter/2 pixels each way), blurred, and cut anew at
-    each step. The blur is a true Gaussian, not Pillow's boxes, and nothing is rounded to 8 bits unless `quantize` says
-    so. Noted: the loss and its terms as the last step saw them, before its update (`score` is the target's score on
-    the perturbed image), and the cells a side.
+    each step. A Gaussian commutes with resizing, so blur_space=original multiplies its sd, and that of the 10 pixels
+    that discs are tried with, by each axis's resize factor (1 for a classifier that was handed the pixels as they are).
+    The blur is a true Gaussian, not Pillow's boxes, and nothing is rounded to 8 bits unless `quantize` says so. Noted:
+    the loss and its terms as the last step saw them, before its update (`score` is the target's score on the perturbed
+    image), and the cells a side.
     """
     (result,) = together(
         f,
         x[None],
         [target],
         [f.image],
+        [f.zoom],
         steps=steps,
         blur_radius=blur_radius,
+        blur_space=blur_space,
         init=init,
         seed=seed,
         circle_at=circle_at,

@@ -99,7 +99,7 @@ def lrp_epsilon(
     if f.dry:
         return x * f.gradient(x, target)
     f.settle(x)
-    with EpsilonRule(f.network, eps).applied():
+    with EpsilonRule(f.network, "lrp", eps).applied():
         coefficients = f.gradient(x, target)
     return x * coefficients
 
@@ -132,7 +132,7 @@ def deeplift_rescale(
         exact.score(x0[None], target)
         return (x - x0) * f.gradient(x, target), {"completeness_gap": None}
     f.settle(x)
-    rule = RescaleRule(f.network)
+    rule = RescaleRule(f.network, "deeplift")
     with rule.recording():
         low = exact.score(x0[None], target)[0]
     with rule.applied():

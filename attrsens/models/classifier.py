@@ -87,7 +87,7 @@ class Classifier:
         self.precision, self.fold, self.asked_batch = precision, fold, batch
         self.id = id or f"{self.name}@{fingerprint(module, self.preprocess, self.classes)}"
         self.output, self.space, self.sign = "logit", "pixel", "signed"
-        self.image, self.dry = "", False
+        self.image, self.zoom, self.dry = "", (1.0, 1.0), False
         self.wnids: tuple[str, ...] = ()
         self.sha256: str | None = None
         self.architecture, self.layout = type(module).__name__, ["a module in memory"]
@@ -118,6 +118,7 @@ class Classifier:
         space: str = "pixel",
         sign: str = "signed",
         image: str = "",
+        zoom: tuple[float, float] = (1.0, 1.0),
         dry: bool = False,
     ) -> Classifier:
         """The same network seen through conventions, with a pass count of its own.
@@ -127,10 +128,11 @@ class Classifier:
             space: "pixel" or "normalized", the tensor that goes in and that gradients refer to.
             sign: "abs_sample" takes the absolute value of every gradient.
             image: hash that keys the random streams.
+            zoom: pixels of the image a pixel of the picture before resizing, down and across.
             dry: count passes without running any; scores and gradients are zeros.
         """
         view = copy.copy(self)
-        view.output, view.space, view.sign, view.image, view.dry = output, space, sign, image, dry
+        view.output, view.space, view.sign, view.image, view.zoom, view.dry = output, space, sign, image, zoom, dry
         view.passes = Passes()
         return view
 

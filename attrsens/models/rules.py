@@ -131,13 +131,15 @@ def carries(value: Any) -> bool:
 
 
 class _Rules(TorchFunctionMode, ABC):
-    """What epsilon-LRP and DeepLIFT share: sorting calls, and saying where a network is out of reach."""
+    """What epsilon-LRP and DeepLIFT share: sorting calls, and saying where a network is out of reach.
 
-    method = ""
+    Args:
+        method: whom an error speaks for.
+    """
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module, method: str) -> None:
         super().__init__()
-        self.net, self.names = net, {module: name for name, module in net.named_modules()}
+        self.net, self.method, self.names = net, method, {module: name for name, module in net.named_modules()}
         self.stack: list[nn.Module] = []
 
     @contextmanager
@@ -203,10 +205,8 @@ class _Rules(TorchFunctionMode, ABC):
 class EpsilonRule(_Rules):
     """epsilon-LRP: a sum z hands its relevance R down in proportion to its addends, R_j = z_j R / (z + eps sign z)."""
 
-    method = "lrp"
-
-    def __init__(self, net: nn.Module, eps: float) -> None:
-        super().__init__(net)
+    def __init__(self, net: nn.Module, method: str, eps: float) -> None:
+        super().__init__(net, method)
         self.eps = eps
 
     def curve(self, z: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
@@ -233,11 +233,10 @@ class RescaleRule(_Rules):
     The reference runs first, inside `recording()`; then every call of the image meets the same call of the reference.
     """
 
-    method = "deeplift"
     SAME = 1e-10  # a change of the input below which the derivative is taken (methods 2.11)
 
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__(net)
+    def __init__(self, net: nn.Module, method: str) -> None:
+        super().__init__(net, method)
         self.calls: list[tuple[Tensor, Tensor]] = []
         self.at, self.record = 0, False
 
@@ -269,7 +268,7 @@ class RescaleRule(_Rules):
             return z, y
         if self.at >= len(self.calls) or self.calls[self.at][0].shape[1:] != z.shape[1:]:
             raise AttrsensError(
-                "deeplift: the network calls its activations otherwise for the image than for the reference"
+                f"{self.method}: the network calls its activations otherwise for the image than for the reference"
             )
         self.at += 1
         return self.calls[self.at - 1]
