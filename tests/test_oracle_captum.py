@@ -116,7 +116,7 @@ def test_smoothgrad_with_the_same_noise(pair, chelsea) -> None:
 
 def test_gradcam(pair, chelsea) -> None:
     """Of the class seen, at the layer that is chosen when none is named."""
-    folded, plain, model = pair
+    _, plain, model = pair
     target = int(plain.logits(chelsea[None]).argmax())
     explain(plain, "gradcam", chelsea, target)
     layer = model.net.get_submodule(plain.memo["layer"])
