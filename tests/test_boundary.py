@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 from torch import Tensor, nn
-from toys import Linear, Quadratic, SmallNet, draw, explain, linear, small, uniform
+from toys import KINDS, Linear, Quadratic, SmallNet, draw, explain, linear, small, uniform
 
 import attrsens
 from attrsens.boundary import ATTACKS, RADII, Boundary, Search, nearest_boundary
@@ -26,9 +26,9 @@ def raw(f: attrsens.Classifier, method: str, x: Tensor, target: int, **parameter
     return attrsens.Explainer(f, spec, target, spec.complete(parameters), image="toy").raw(x)
 
 
-def lively() -> attrsens.Classifier:
-    """A small ReLU network over 16 x 16 images that gives them several classes."""
-    net = SmallNet("functional").eval()
+def lively(kind: str = "functional") -> attrsens.Classifier:
+    """A small network over 16 x 16 images that gives them several classes."""
+    net = SmallNet(kind).eval()
     with torch.no_grad():
         logits = net((uniform(50, 3, 16, 16, seed=77) - 0.45) / 0.25)
         net.fc.bias.sub_(logits.mean(0))
@@ -349,8 +349,9 @@ def test_bsm_of_another_class_than_the_predicted_is_its_score_at_the_predicted_o
     assert found.notes["distance"] == raw(f, "bsm", x[0], int(own)).notes["distance"]
 
 
-def test_bsm_is_the_gradient_at_the_point_of_the_search() -> None:
-    f = lively()
+@pytest.mark.parametrize("kind", KINDS)
+def test_bsm_is_the_gradient_at_the_point_of_the_search(kind: str) -> None:
+    f = lively(kind)
     x = uniform(3, 16, 16, seed=4)
     own = f.logits(x[None]).argmax(1)
     settings = {"search_steps": 10, "doublings": 5}
@@ -383,8 +384,9 @@ def test_big_sums_to_the_fall_of_the_score(rule: str, share: float) -> None:
     assert found.notes["completeness_gap"] == pytest.approx((1 - share) * abs(fall), abs=1e-4)
 
 
-def test_big_is_integrated_gradients_from_the_point_of_the_search() -> None:
-    f = lively()
+@pytest.mark.parametrize("kind", KINDS)
+def test_big_is_integrated_gradients_from_the_point_of_the_search(kind: str) -> None:
+    f = lively(kind)
     x = uniform(3, 16, 16, seed=4)
     own = f.logits(x[None]).argmax(1)
     near = nearest_boundary(f.view(image="toy"), x[None], own, Search(steps=10, doublings=5))
@@ -427,22 +429,24 @@ def smoothed() -> tuple[attrsens.Classifier, Tensor]:
     return f, uniform(3, 4, 4, seed=8)
 
 
-def test_bsg_is_the_mean_gradient_at_its_point_over_its_bank() -> None:
+@pytest.mark.parametrize("kind", ["quadratic", *KINDS])
+def test_bsg_is_the_mean_gradient_at_its_point_over_its_bank(kind: str) -> None:
     """A plain loop finds the same point and takes SmoothGrad there, with the noise of the search."""
-    f, x = smoothed()
-    bank = 0.1 * torch.from_numpy(Stream(3, "", "bsg noise").normal(range(9), (3, 4, 4)))
+    f, x = smoothed() if kind == "quadratic" else (lively(kind), uniform(3, 16, 16, seed=4))
+    bank = 0.1 * torch.from_numpy(Stream(3, "", "bsg noise").normal(range(9), tuple(x.shape)))
     own, net = f.logits(x[None]).argmax(1), copy.deepcopy(f.network).double()
+    mean, std = f.preprocess.mean[0], f.preprocess.std[0]
     point, kept = x.clone(), 1.0
     for _ in range(12):
         copies = (point + bank).double().requires_grad_()
-        logits = net(copies)
+        logits = net((copies - mean) / std)
         kept = float((logits.argmax(1) == own).float().mean())
         if kept < 0.1:
             break
         loss = nn.functional.cross_entropy(logits, own.expand(9))
         (slope,) = torch.autograd.grad(loss, copies)
-        mean = slope.sum(0).float()
-        point = (point + 2 * 3.0 / 12 * mean / mean.norm()).detach()
+        step = slope.sum(0).float()
+        point = (point + 2 * 3.0 / 12 * step / step.norm()).detach()
         away = point - x
         point = (x + away * min(1.0, 3.0 / float(away.norm()))).clamp(0, 1)
     found = raw(f, "bsg", x, int(own), n=9, sigma=0.1, search_steps=12, eps=3.0, seed=3)
@@ -476,8 +480,9 @@ def test_bsg_without_a_search_is_smoothgrad_at_the_image() -> None:
 
 @pytest.mark.parametrize("mode", ["path", "reference"])
 @pytest.mark.parametrize("step", ["linf", "l2"])
-def test_agi_against_a_plain_loop(mode: str, step: str) -> None:
-    net, f = SmallNet("functional").eval(), small(fold=False)
+@pytest.mark.parametrize("kind", KINDS)
+def test_agi_against_a_plain_loop(mode: str, step: str, kind: str) -> None:
+    net, f = SmallNet(kind).eval(), small(kind, fold=False)
     x, c = uniform(3, 16, 16, seed=4), int(f.logits(uniform(1, 3, 16, 16, seed=4)).argmax())
     eps = 0.05 if step == "linf" else 1.0
     total = torch.zeros_like(x)

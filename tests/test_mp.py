@@ -121,15 +121,18 @@ class Normalised(nn.Module):
     {},
     {"init": "random", "seed": 3},
     {"jitter": 0, "mask_side": 5},
+    {"kind": "relu6", "init": "random"},
     {"jitter": 5, "init": "random", "blur_radius": 1.3},
     {"mask_blur": 1.5, "init": "random"},
     {"tv_power": 2.0, "tv_weight": 0.3, "l1_weight": 0.02, "init": "random", "learning_rate": 0.03},
 ])  # fmt: skip
 def test_five_steps_are_those_of_autograd_through_the_objective(tv: str, changed: dict) -> None:
+    kind = changed.get("kind", "reused")
+    changed = {k: v for k, v in changed.items() if k != "kind"}
     p = SPEC.complete({"init": "ones", "mask_side": 8, "blur_radius": 3, "steps": 5, "tv": tv} | changed)
     x = uniform(3, 16, 16, seed=4)
-    f = small(fold=False)
-    want, mask, losses = by_hand(Normalised(SmallNet("reused"), 0.45, 0.25), x, 2, 5, p, "toy")
+    f = small(kind, fold=False)
+    want, mask, losses = by_hand(Normalised(SmallNet(kind), 0.45, 0.25), x, 2, 5, p, "toy")
     own = {name: p[name] for name in ("blur_radius", "init", "seed")}
     (course,) = advance(view(f), [problem(x, 2, **own)], [5], common(**p))
     torch.testing.assert_close(course.masks[5], mask, rtol=0, atol=1e-5)

@@ -114,6 +114,18 @@ def test_smoothgrad_with_the_same_noise(pair, chelsea) -> None:
     agree(pair, want, "sg", chelsea, 282, n=4)
 
 
+def test_gradcam(pair, chelsea) -> None:
+    """Of the class seen, at the layer that is chosen when none is named."""
+    _, plain, model = pair
+    target = int(plain.logits(chelsea[None]).argmax())
+    explain(plain, "gradcam", chelsea, target)
+    layer = model.net.get_submodule(plain.memo["layer"])
+    found = ca.LayerGradCam(model, layer).attribute(chelsea[None], target, relu_attributions=True)
+    want = F.interpolate(found, size=(224, 224), mode="bilinear")[0, 0].detach()
+    assert float(want.max()) > 0
+    agree(pair, want, "gradcam", chelsea, target)
+
+
 def test_vit_of_timm_explains_as_captum_does() -> None:
     import timm
 

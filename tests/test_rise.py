@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from toys import Linear, OnePixel, SmallNet, explain, small, uniform
+from toys import KINDS, Linear, OnePixel, SmallNet, explain, small, uniform
 
 import attrsens
 from attrsens.seeds import Stream
@@ -31,10 +31,11 @@ def masks(n: int, shape: tuple[int, int], cells: int, keep: float, seed: int = 0
     return np.stack(out)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(16, 16), (20, 13), (5, 6)])
 @pytest.mark.parametrize(("cells", "keep", "fill"), [(7, 0.5, "black"), (3, 0.2, "mean"), (20, 0.8, "white")])
-def test_equals_its_definition(shape: tuple[int, int], cells: int, keep: float, fill: str) -> None:
-    f, net, n = small(), SmallNet("reused").eval(), 50
+def test_equals_its_definition(shape: tuple[int, int], cells: int, keep: float, fill: str, kind: str) -> None:
+    f, net, n = small(kind), SmallNet(kind).eval(), 50
     x = uniform(3, *shape, seed=2)
     colour = {"black": 0.0, "white": 1.0, "mean": 0.45}[fill]
     m = torch.from_numpy(masks(n, shape, cells, keep, seed=4)).float()

@@ -55,7 +55,10 @@ class OnePixel(nn.Module):
 
 
 class SmallNet(nn.Module):
-    """Two convolutions with BatchNorm and a linear layer; `style` says how the ReLU is called."""
+    """Two convolutions with BatchNorm and a linear layer; `style` says how the ReLU is called.
+
+    With style "relu6" it is cut at 6, and signals are large enough for that.
+    """
 
     def __init__(self, style: str, channels: int = 3, classes: int = 5) -> None:
         super().__init__()
@@ -70,8 +73,13 @@ class SmallNet(nn.Module):
             for bn in (self.bn1, self.bn2):
                 bn.running_mean.copy_(draw(8, seed=50) * 0.1)
                 bn.running_var.copy_(uniform(8, seed=51) + 0.5)
+            if style == "relu6":
+                self.bn1.weight.mul_(15)
+                self.bn2.weight.mul_(4)
 
     def activate(self, x: Tensor) -> Tensor:
+        if self.style == "relu6":
+            return F.relu6(x)
         return F.relu(x) if self.style == "functional" else self.relu(x)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,6 +89,7 @@ class SmallNet(nn.Module):
 
 
 STYLES = ("functional", "inplace", "reused")
+KINDS = ("reused", "relu6")  # ReLU and ReLU6, for what is compared with an oracle on both
 
 
 def small(style: str = "reused", channels: int = 3, **options: object) -> attrsens.Classifier:
