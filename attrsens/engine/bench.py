@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from attrsens.engine.cell import Call
 from attrsens.engine.report import PassInfo
 from attrsens.errors import AttrsensError, InputError
-from attrsens.scores._case import Answers, Ask, Beside, Case, Finding, Look, Maps, NoValue
+from attrsens.scores._case import Answers, Ask, Case, Finding, Look, Maps, NoValue
 from attrsens.spec import SCORES
 
 if TYPE_CHECKING:
@@ -49,7 +49,12 @@ class Job:
     passes: PassInfo = field(default_factory=PassInfo)
     outcome: Outcome | None = None
     run: Answers | None = None
-    ask: Ask | None = None
+    ask: Ask | tuple[Ask, ...] | None = None
+
+    @property
+    def asks(self) -> tuple[Ask, ...]:
+        """What it waits for."""
+        return self.ask if isinstance(self.ask, tuple) else (self.ask,) if self.ask else ()
 
     def start(self) -> None:
         spec = SCORES[self.call.name]
@@ -114,20 +119,18 @@ class Bench:
         jobs = list(jobs)
         for job in jobs:
             job.start()
-        while waiting := [job for job in jobs if job.ask is not None]:
-            self._look([job for job in waiting if isinstance(job.ask, Look)])
-            self._explain([job for job in waiting if isinstance(job.ask, Maps)])
+        while waiting := [job for job in jobs if job.asks]:
+            self._look([(job, ask) for job in waiting for ask in job.asks if isinstance(ask, Look)])
+            self._explain([(job, ask) for job in waiting for ask in job.asks if isinstance(ask, Maps)])
             for job in waiting:
                 self._answer(job)
 
     # -- asking the network ------------------------------------------------------------------------------------
 
-    def _look(self, jobs: Sequence[Job]) -> None:
+    def _look(self, pairs: Sequence[tuple[Job, Look]]) -> None:
         """See to it that every image asked about has been looked at, all in one stream of full batches."""
         wanted: dict[Any, tuple[Look, int]] = {}
-        for job in jobs:
-            ask = job.ask
-            assert isinstance(ask, Look)
+        for job, ask in pairs:
             place = (ask.key, ask.output, job.case.target)
             if not _has(self._seen, place, len(ask.images)) and _longer(ask, wanted, place, 0):
                 wanted[place] = ask, job.case.target
@@ -176,12 +179,11 @@ class Bench:
             for slot, place in enumerate(same):
                 self._seen[place] = torch.cat(found[i][slot])
 
-    def _explain(self, jobs: Sequence[Job]) -> None:
+    def _explain(self, pairs: Sequence[tuple[Job, Maps]]) -> None:
         """See to it that every map asked for is there: of equal questions the longest."""
         wanted: dict[Any, tuple[Explainer, Maps]] = {}
-        for job in jobs:
-            ask, place = job.ask, _place(job)
-            assert isinstance(ask, Maps)
+        for job, ask in pairs:
+            place = _place(job, ask)
             if not _has(self._maps, place, len(ask.images)) and _longer(ask, wanted, place, 1):
                 wanted[place] = job.case.explainer, ask
         for place, (explainer, ask) in wanted.items():
@@ -213,34 +215,36 @@ class Bench:
         return _noise(repr(ask.key), maps.shape) if self.dry else maps
 
     def _answer(self, job: Job) -> None:
-        ask = job.ask
         try:
-            if isinstance(ask, Look):
-                answer = self._seen[(ask.key, ask.output, job.case.target)]
-                if isinstance(answer, Exception):
-                    raise answer
-                job.passes.forward += len(ask.images)
-                job.go_on(answer[: len(ask.images)])
-            elif isinstance(ask, Maps):
-                maps = self._maps[_place(job)]
-                if isinstance(maps, Exception):
-                    raise maps
-                count = len(ask.images)
-                cost = _cost(job.case.explainer, ask)
-                job.passes.forward += cost.forward * count
-                job.passes.backward += cost.backward * count
-                control = job.control if ask.pool else None
-                job.go_on(_finished(job.case, [control(m, i) if control else m for i, m in enumerate(maps[:count])]))
-            elif isinstance(ask, Beside):
-                place = ask.expression, job.case.target
-                if place not in self._beside:
-                    self._beside[place] = self.beside(*place)
-                raw = self._beside[place]
-                job.passes.forward += raw.passes.forward
-                job.passes.backward += raw.passes.backward
-                job.go_on((job.case.finish(raw.map.detach().float().cpu()), raw.notes))
+            answers = [self._answer_to(job, ask) for ask in job.asks]
+            job.go_on(answers if isinstance(job.ask, tuple) else answers[0])
         except AttrsensError as error:
             job.go_on(None, error if isinstance(error, InputError) else InputError(str(error)))
+
+    def _answer_to(self, job: Job, ask: Ask) -> Any:
+        if isinstance(ask, Look):
+            answer = self._seen[(ask.key, ask.output, job.case.target)]
+            if isinstance(answer, Exception):
+                raise answer
+            job.passes.forward += len(ask.images)
+            return answer[: len(ask.images)]
+        if isinstance(ask, Maps):
+            maps = self._maps[_place(job, ask)]
+            if isinstance(maps, Exception):
+                raise maps
+            count = len(ask.images)
+            cost = _cost(job.case.explainer, ask)
+            job.passes.forward += cost.forward * count
+            job.passes.backward += cost.backward * count
+            control = job.control if ask.pool else None
+            return _finished(job.case, [control(m, i) if control else m for i, m in enumerate(maps[:count])])
+        place = ask.expression, job.case.target
+        if place not in self._beside:
+            self._beside[place] = self.beside(*place)
+        raw = self._beside[place]
+        job.passes.forward += raw.passes.forward
+        job.passes.backward += raw.passes.backward
+        return job.case.finish(raw.map.detach().float().cpu()), raw.notes
 
     def forget_maps(self) -> None:
         """Let go of the maps of copies, which are large; later questions would ask for them again."""
@@ -263,10 +267,9 @@ def _longer(ask: Look | Maps, wanted: Mapping[Any, Any], place: Any, slot: int) 
     return place not in wanted or len(wanted[place][slot].images) < len(ask.images)
 
 
-def _place(job: Job) -> Any:
+def _place(job: Job, ask: Maps) -> Any:
     """Where maps are kept: by method call, network and what the images are."""
-    ask, e = job.ask, job.case.explainer
-    assert isinstance(ask, Maps)
+    e = job.case.explainer
     wrappers = tuple((s.name, tuple(p.items())) for s, p in e.wrappers)
     call = (e.spec.name, tuple((k, v) for k, v in e.complete().items() if k not in ("reduce",)), wrappers)
     return call, e.target, ask.targets, ask.name, ask.key, ask.fresh

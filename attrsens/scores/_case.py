@@ -94,7 +94,7 @@ class NoValue(Exception):
     """The score does not exist for this explanation; the message says why."""
 
 
-Answers = Generator[Ask, Any, Finding | float]
+Answers = Generator[Ask | tuple[Ask, ...], Any, Finding | float]  # several asks at once get a list of answers
 Judged = Finding | float | Answers
 
 
