@@ -175,7 +175,7 @@ def find_head(net: nn.Module, x: Tensor) -> str | None:
         x: normalised images (N, C, H, W); the first is used.
     """
     finished: list[tuple[str, Tensor]] = []
-    names = {m: n for n, m in net.named_modules() if isinstance(m, nn.Linear)}
+    names: dict[nn.Module, str] = {m: n for n, m in net.named_modules() if isinstance(m, nn.Linear)}
 
     def keep(module: nn.Module, _: Any, output: Any) -> None:
         finished.append((names[module], output))
