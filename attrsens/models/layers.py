@@ -159,6 +159,7 @@ def features_of(f: Classifier, image: Tensor) -> Iterator[list[Tensor]]:
             raise explained(error, f.name, "fails") from None
     if f.memo["head"] is None:
         raise InputError(f"model {f.name}: its logits are not the output of a linear layer")
+    f.settle(image)
     given: list[Tensor] = []
     head: nn.Module = dict(f.network.named_modules())[f.memo["head"]]
     handle = head.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].float()))

@@ -39,8 +39,8 @@ PRINTED, NORM = "||(Phi(x) - Phi(y)) / Phi(x)||", "||Phi(x) - Phi(y)|| / ||Phi(x
 def _formula(printed: str, norm: str) -> str:
     return (
         f"largest over y, form {{form}}: printed {PRINTED} / {printed}, norm ({NORM}) / ({norm}); p = {{p}}, "
-        f"denominators at least {{least}}, Phi over all entries; {COPIES_DRAWN}, those of {{n}} whose top class is that "
-        f"of x; {OWN_DRAWS}"
+        f"denominators at least {{least}}, Phi over all entries; {COPIES_DRAWN}, those of {{n}} whose top class is "
+        f"that of x; {OWN_DRAWS}"
     )
 
 
