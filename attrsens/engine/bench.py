@@ -157,21 +157,23 @@ class Bench:
         size = self.classifier.sizes[0]
         view = self.classifier.view(dry=self.dry)
         found: list[list[list[Tensor]]] = [[[] for _ in same] for same in places.values()]
+        deep = not self.dry and any(ask.output == "features" for ask, _ in wanted.values())
         for start in range(0, len(owners), size):
             part = owners[start : start + size]
             runs = [(i, [k for j, k in part if j == i]) for i in dict.fromkeys(j for j, _ in part)]
             if self.dry:
                 view.score(asks[0].images.like.expand(size, *asks[0].images.like.shape), 0)
-                logits = None
+                logits = features = None
             else:
                 chunk = torch.cat([asks[i].images.build(range(ks[0], ks[-1] + 1)) for i, ks in runs])
                 full = torch.cat([chunk, chunk[-1:].expand(size - len(chunk), *chunk.shape[1:])])
-                logits = view.logits(full)[: len(chunk)].cpu()
+                logits, features = _seen_of(view, full, len(chunk), deep)
             at = 0
             for i, ks in runs:
                 for slot, place in enumerate(list(places.values())[i]):
                     ask, target = wanted[place]
-                    rows = logits[at : at + len(ks)] if logits is not None else self._invented(ask, target, len(ks))
+                    what = features if ask.output == "features" else logits
+                    rows = what[at : at + len(ks)] if what is not None else self._invented(ask, target, len(ks))
                     found[i][slot].append(_pick(rows, target, ask.output))
                 at += len(ks)
         self._count(view.passes)
@@ -205,9 +207,8 @@ class Bench:
         else:
             out = []
             for i in range(len(ask.images)):
-                image = f"{explainer.image}/{i}" if ask.fresh and draws else explainer.image
-                target = ask.targets[i] if ask.targets else explainer.target
-                one = replace(explainer, image=image, target=target)
+                one = _redrawn(explainer, i) if ask.fresh and draws else explainer
+                one = replace(one, target=ask.targets[i] if ask.targets else explainer.target)
                 raw = one.raw(ask.images.build(range(i, i + 1))[0])
                 self._count(raw.passes)
                 out.append(raw.map.detach().float().cpu())
@@ -275,6 +276,14 @@ def _place(job: Job, ask: Maps) -> Any:
     return call, e.target, ask.targets, ask.name, ask.key, ask.fresh
 
 
+def _redrawn(explainer: Explainer, i: int) -> Explainer:
+    """The same call with draws of its own: by the image's hash, and by the seed where the hash has no say."""
+    parameters = dict(explainer.complete())
+    if explainer.spec.traits.get("draws") == "seed":
+        parameters["seed"] = (int(parameters["seed"]) + 1 + i) % 2**32
+    return replace(explainer, image=f"{explainer.image}/{i}", parameters=parameters)
+
+
 def _cost(explainer: Explainer, ask: Maps) -> PassInfo:
     passes = replace(explainer, dry=True).raw(ask.images.like).passes
     return PassInfo(passes.forward, passes.backward)
@@ -286,8 +295,21 @@ def _finished(case: Case, maps: Sequence[Tensor]) -> Tensor:
     return torch.stack([case.finish(m) for m in maps])
 
 
+def _seen_of(view: Classifier, images: Tensor, count: int, deep: bool) -> tuple[Tensor, Tensor | None]:
+    """Logits, and where asked penultimate features, of the first images of a batch, on the CPU."""
+    import torch
+
+    from attrsens.models.layers import features_of
+
+    if not deep:
+        return view.logits(images)[:count].cpu(), None
+    with features_of(view, images[0]) as given:
+        logits = view.logits(images)
+    return logits[:count].cpu(), torch.cat(given)[:count].cpu()
+
+
 def _pick(logits: Tensor, target: int, output: str) -> Tensor:
-    if output == "logits":
+    if output in ("logits", "features"):
         return logits.clone()
     wide = logits.double() if output == "logit" else logits.double().softmax(1)
     return wide[:, target].float() if output == "logit" else wide[:, target]

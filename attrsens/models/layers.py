@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from attrsens.errors import AttrsensError, unknown
+from attrsens.errors import AttrsensError, InputError, unknown
 from attrsens.models.failures import explained
 from attrsens.models.surgery import first_output
 
@@ -138,3 +140,54 @@ def find_layer(net: nn.Module, x: Tensor) -> str | None:
         if places is not None and bool(places.any()):
             return name
     return None
+
+
+@contextmanager
+def features_of(f: Classifier, image: Tensor) -> Iterator[list[Tensor]]:
+    """A list that, while the network runs, gains what its head is given, batch by batch: its penultimate features.
+
+    The head is the linear layer whose output are the logits; it is found once, on an image (C, H, W) in the view's
+    space, in one pass that is not counted.
+
+    Raises:
+        InputError: no linear layer makes the logits, or they are a mean over noisy copies.
+    """
+    if "head" not in f.memo:
+        try:
+            f.memo["head"] = find_head(f.network, f.normalised(image[None])) if f.copies == 1 else None
+        except Exception as error:  # the network may be anybody's
+            raise explained(error, f.name, "fails") from None
+    if f.memo["head"] is None:
+        raise InputError(f"model {f.name}: its logits are not the output of a linear layer")
+    f.settle(image)
+    given: list[Tensor] = []
+    head: nn.Module = dict(f.network.named_modules())[f.memo["head"]]
+    handle = head.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].float()))
+    try:
+        yield given
+    finally:
+        handle.remove()
+
+
+def find_head(net: nn.Module, x: Tensor) -> str | None:
+    """The name of the linear layer whose output are the logits, and which runs once; None if there is none.
+
+    Args:
+        x: normalised images (N, C, H, W); the first is used.
+    """
+    finished: list[tuple[str, Tensor]] = []
+    names: dict[nn.Module, str] = {m: n for n, m in net.named_modules() if isinstance(m, nn.Linear)}
+
+    def keep(module: nn.Module, _: Any, output: Any) -> None:
+        finished.append((names[module], output))
+
+    handles = [module.register_forward_hook(keep) for module in names]
+    try:
+        with torch.inference_mode():
+            logits = first_output(net(x[:1].detach().clone()))
+    finally:
+        for handle in handles:
+            handle.remove()
+    runs = [name for name, _ in finished]
+    made = [name for name, output in finished if output.shape == logits.shape and torch.equal(output, logits)]
+    return made[-1] if made and runs.count(made[-1]) == 1 else None

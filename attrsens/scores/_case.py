@@ -26,13 +26,13 @@ class Look:
     """Asks what the network says of images.
 
     The answer is a float32 tensor on the CPU: (n,), the target's logit or softmax probability; with output=logits
-    (n, classes).
+    (n, classes), and with output=features (n, features), what the layer that makes the logits is given.
 
     Attributes:
         key: what the images are. Within an image and class, asks with equal keys and outputs have the same images, and
             are answered once, whichever map or score asks.
         images: pixels in [0, 1] or beyond, (C, H, W) each, on the classifier's device.
-        output: logit, prob or logits.
+        output: logit, prob, logits or features.
     """
 
     key: Key
