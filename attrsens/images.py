@@ -188,7 +188,7 @@ def _setting(key: str, tokens: list[str]) -> Any:
     return None if token == "none" else int(token)
 
 
-def read_bytes(path: str | Path, limit: int = MAX_BYTES) -> bytes:
+def read_bytes(path: str | Path, limit: int = MAX_BYTES, what: str = "images") -> bytes:
     """The bytes of a regular file; devices, pipes, directories and large files are refused without reading them.
 
     Raises:
@@ -204,7 +204,7 @@ def read_bytes(path: str | Path, limit: int = MAX_BYTES) -> bytes:
         raise InputError(f"{path}: not a regular file")
     with os.fdopen(handle, "rb") as file:
         if status.st_size > limit:
-            raise InputError(f"{path}: {status.st_size / 2**20:.0f} MiB; images up to {limit / 2**20:.0f} MiB are read")
+            raise InputError(f"{path}: {status.st_size / 2**20:.0f} MiB; {what} up to {limit / 2**20:.0f} MiB are read")
         try:
             return file.read(limit + 1)
         except OSError as error:

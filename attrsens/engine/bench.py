@@ -256,7 +256,7 @@ class Bench:
         self.passes.backward += passes.backward
 
     def _invented(self, ask: Look, target: int, count: int) -> Tensor:
-        return _noise(repr((ask.key, target)), (count, max(2, target + 1)))
+        return _noise(repr((ask.key, target)), (count, max(100, target + 1)))  # classes that differ
 
 
 def _has(kept: Mapping[Any, Any], place: Any, count: int) -> bool:
