@@ -56,7 +56,7 @@ def test_every_score_has_a_value_or_a_reason_and_says_what_it_is(metrics: list[s
             assert word in score.definition
         assert "{" not in score.definition
         expected = (score.passes.forward, score.passes.backward)
-        assert (expected == (0, 0)) == (SCORES[name].traits["cost"] == "none"), expected
+        assert expected == (0, 0) or SCORES[name].traits["cost"] != "none"
 
 
 def test_a_rerun_costs_nothing_and_gives_the_same_bytes() -> None:

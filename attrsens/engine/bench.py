@@ -84,7 +84,7 @@ class Job:
     def end(self, result: Finding | float) -> None:
         finding = result if isinstance(result, Finding) else Finding(float(result))
         value = float(finding.value)
-        details = {k: _number(v) for k, v in finding.details.items()}
+        details = {k: _number(v) for k, v in sorted(finding.details.items())}  # as the store gives them back
         curve = [float(v) for v in finding.curve] if finding.curve is not None else None
         self.ask = None
         if curve is not None and not all(map(math.isfinite, curve)):

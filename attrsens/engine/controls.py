@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from attrsens.engine.bench import Control
 from attrsens.engine.cell import Call, parse_call
 from attrsens.engine.compute import Computed, Ready, Tally, cell_of, compute, explainer
+from attrsens.engine.report import PassInfo
 from attrsens.engine.store import Store
 from attrsens.errors import InputError
 from attrsens.explainer import Raw
@@ -93,18 +96,20 @@ class Maps:
         key = cell.raw().key
         if self.dry:
             bound = explainer(f, call, target, dry=True)
-            passes = bound.raw(torch.from_numpy(ready.pixels)).passes
-            if not (self.store and key in self.store):
+            raw = bound.raw(torch.from_numpy(ready.pixels))
+            passes = raw.passes
+            if key not in self.memo and not (self.store and key in self.store):
+                self.memo[key] = np.empty(0, np.float32), {}, PassInfo()  # counted
                 self.tally.passes.forward += passes.forward
                 self.tally.passes.backward += passes.backward
-            draw = Stream(0, call.expression, "dry").normal([0], ready.pixels.shape)[0]
+            draw = Stream(0, call.expression, "dry").normal([0], tuple(raw.map.shape))[0]
             return Raw(torch.from_numpy(draw), {}, passes)
         if key not in self.memo:
             if len(self.memo) >= KEPT:
                 self.memo.pop(next(iter(self.memo)))
             self.memo[key] = compute(f, cell, call, ready, target, self.store, self.tally)
-        raw, notes, cost = self.memo[key]
-        return Raw(torch.from_numpy(raw), notes, Passes(cost.forward, cost.backward))
+        heatmap, notes, cost = self.memo[key]
+        return Raw(torch.from_numpy(heatmap), notes, Passes(cost.forward, cost.backward))
 
     def other(self) -> Ready:
         """The first packaged picture that is another and comes out in the same size.

@@ -166,6 +166,8 @@ def _judging_cost(
     store: Store | None,
 ) -> PassInfo:
     """The passes of the scores of one image: they run, on invented maps, with passes that are counted."""
+    import torch
+
     from attrsens.engine.judge import Judge
     from attrsens.engine.run import Found
     from attrsens.seeds import Stream
@@ -181,7 +183,8 @@ def _judging_cost(
     part = []
     for target in classes:
         for call in request.calls:
-            raw = Stream(0, f"{image.sha256} {target} {call.expression}", "dry").normal([0], size)[0]
+            shape_of = explainer(classifier, call, target, dry=True).raw(torch.from_numpy(pixels)).map.shape
+            raw = Stream(0, f"{image.sha256} {target} {call.expression}", "dry").normal([0], tuple(shape_of))[0]
             part.append(Found(None, call, target, raw, {}, PassInfo()))
     judge.rows(classifier, Ready(image, pixels, logits, classes, None), part)
     return tally.passes
