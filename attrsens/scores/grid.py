@@ -24,8 +24,8 @@ Place = tuple[slice, slice]
 @SCORES(
     "grid_pointing",
     version=1,
-    formula="share of the positive values on a 2 x 2 grid of images (cells {cell}) that lies in the image's own cell, its "
-    "class explained; the other cells are packaged pictures of other top-1 classes",
+    formula="share of the positive values on a 2 x 2 grid of images (cells {cell}) that lies in the image's own cell, "
+    "its class explained; the other cells are packaged pictures of other top-1 classes",
     direction="higher",
     range=(0.0, 1.0),
     source="Rao et al. 2022, Eq. 2; science S-7",
@@ -50,8 +50,8 @@ def grid_pointing(
     """Grid pointing game: whether the map of a class finds its image among three others.
 
     The others are the packaged photographs that the network is surest of, one a class, none of them of the explained
-    class or the image itself; they go through the classifier's own resize and crop. Chance is 0.25. Details: the image's
-    cell (0 to 3 in reading order), and the class's probability on the grid: where it is near 0, the game says little.
+    class or the image itself; they go through the classifier's own resize and crop. Chance is 0.25. Details: the
+    image's cell (0 to 3 in reading order), and the class's probability on the grid, where four objects share it.
 
     Raises:
         NoValue: the network does not take the grid, finds too few classes in the pictures, or the map has no positive
@@ -69,11 +69,11 @@ def grid_pointing(
     members.insert(own, case.pixels)
     places = cells(2 * height, 2 * width) if cell == "full" else cells(height, width)
     image = compose(members, places)
-    key = ("grid of pictures", cell, seed)
+    grid = ("grid of pictures", cell, seed)
     copies = stack(1, lambda at: image[None].expand(len(at), *image.shape), image)
     try:
-        probability = yield Look(key, copies, "prob")
-        maps = yield Maps(key, copies, pool=True)
+        probability = yield Look(grid, copies, "prob")
+        maps = yield Maps(grid, copies, pool=True)
     except InputError as error:
         hint = "; cell=half keeps the input's size" if cell == "full" else ""
         raise NoValue(f"on a grid of {image.shape[-1]} x {image.shape[-2]} pixels: {error}{hint}") from None

@@ -96,8 +96,8 @@ def pointing(
 def loc(case: Case) -> Finding:
     """Loc: intersection over union of the positive pixels and the region; 0 without a positive pixel.
 
-    Details: the share p of positive pixels, the share b of the region, and the chance of a map whose positive pixels lie
-    anywhere, b p / (b + p (1 - b)).
+    Details: the share p of positive pixels, the share b of the region, and the chance of a map whose positive pixels
+    lie anywhere, b p / (b + p (1 - b)).
 
     Raises:
         NoValue: no annotation of this class.
@@ -194,7 +194,7 @@ def _concentration(a: NDArray[np.float64], region: NDArray[np.bool_]) -> float:
 @SCORES(
     "class_top20",
     version=1,
-    formula="share of the {k} largest signed entries of the flattened (C, H, W) map whose pixel lies wholly in the region",
+    formula="share of the {k} largest signed entries of the (C, H, W) map whose pixel lies wholly in the region",
     source="SMO 4.2; methods 4.4",
     sign="signed",
     reduce="none",

@@ -21,7 +21,7 @@ PERCENTS = range(10, 51, 5)
 @SCORES(
     "wsl",
     version=1,
-    formula="IoU of the box around the pixels >= {alpha} of the map's maximum (box {box}) with the annotated boxes (gt {gt})",
+    formula="IoU of the box ({box}) around the pixels >= {alpha} of the map's maximum with the annotated boxes ({gt})",
     source="SAM 3.3; Zhou et al. 2016; methods 4.1; science C-11",
     **ON_REGIONS,
 )

@@ -40,12 +40,13 @@ class Annotations:
     rescaled by guess, and a photograph that decoding turned upright does not match boxes drawn before.
 
     *Which class.* A COCO category is, for a model of ImageNet's classes, what its `imagenet_indices` say, else its
-    `wnid`; else what its name says. A VOC object is what its name says. A name is a label of the model (one that several
-    classes share is all of them, unless the category's id is one of those; of "tench, Tinca tinca" the first name may
-    be it), a wnid, or a class index in digits. A COCO id alone is never a class index. Once a category is a class of
-    the model, those that are not are none of its classes; where no category is, nothing is known of the classes and
-    every object counts for every class. That is decided over all categories of a COCO file, and over the objects of a
-    VOC file. The values of masks are looked up in `classes.csv` (value,class) beside them; without it, nothing is known.
+    `wnid`; else what its name says. A VOC object is what its name says. A name is a label of the model (one that
+    several classes share is all of them, unless the category's id is one of those; of "tench, Tinca tinca" the first
+    name may be it), a wnid, or a class index in digits. A COCO id alone is never a class index. Once a category is a
+    class of the model, those that are not are none of its classes; where no category is, nothing is known of the
+    classes and every object counts for every class. That is decided over all categories of a COCO file, and over the
+    objects of a VOC file. The values of masks are looked up in `classes.csv` (value,class) beside them; without it,
+    nothing is known.
 
     *What counts.* Of COCO, every object but those with `iscrowd`, drawn by its segmentation, else by its box. Of VOC,
     every `object` by its own `bndbox`, the corners as written (xmin to xmax, without adding a pixel). Of a mask, every
@@ -63,7 +64,7 @@ class Annotations:
         if not self.path.is_dir() and kind not in (".json", ".xml", ".png"):
             raise AttrsensError(f"annotations: {printable(str(path))} is none of these: {FORMS}")
         try:
-            self._format = Coco(self.path) if kind == ".json" and self.path.is_file() else Files(self.path)
+            self._format = Files(self.path) if self.path.is_dir() or kind != ".json" else Coco(self.path)
         except InputError as error:
             raise AttrsensError(f"annotations: {error}") from None
 

@@ -44,7 +44,9 @@ class Files:
             self._scan(path)
         else:
             names = {path.stem}
-            if path.suffix.lower() == ".xml":
+            if path.suffix.lower() == ".png":
+                read_mask(path)
+            else:
                 names.add(PurePosixPath((read_xml(path).findtext("filename") or "").strip()).stem)
             for name in names - {""}:
                 self._files.add(name, path.absolute().parent, path)
