@@ -25,7 +25,7 @@ def generated(function: str) -> str:
     return found[1]
 
 
-@pytest.mark.parametrize("function", ["methods_table", "wrappers_table", "samples_table"])
+@pytest.mark.parametrize("function", ["methods_table", "metrics_table", "wrappers_table", "samples_table"])
 def test_tables_are_fresh(function: str) -> None:
     assert generated(function) == getattr(readme, function)(), "run: cog -r README.md"
 
@@ -42,13 +42,16 @@ def test_help_is_fresh() -> None:
 
 def test_every_option_in_the_examples_exists() -> None:
     from attrsens.cli.explain import explain
+    from attrsens.cli.score import score
 
-    known = {f"--{name.replace('_', '-')}" for name in explain.__annotations__} | {"--method", "--target", "--model"}
-    lines = re.findall(r"^attrsens explain .*$", TEXT, re.M)
-    assert len(lines) >= 7
-    for line in lines:
-        words = shlex.split(line.split("|")[0], comments=True)
-        assert {w for w in words if w.startswith("--")} <= known, line
+    for command, least in ((explain, 7), (score, 5)):
+        names = [name.replace("__", "-").replace("_", "-") for name in command.__annotations__]
+        known = {f"--{name}" for name in names} | {"--method", "--target", "--model"}
+        lines = re.findall(rf"^attrsens {command.__name__} .*$", TEXT, re.M)
+        assert len(lines) >= least
+        for line in lines:
+            words = shlex.split(line.split("|")[0], comments=True)
+            assert {w for w in words if w.startswith("--")} <= known, line
 
 
 def test_the_example_method_works() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from attrsens.samples import samples
-from attrsens.spec import METHODS, WRAPPERS, Hyper
+from attrsens.spec import METHODS, SCORES, SIMILARITIES, WRAPPERS, Hyper
 
 if TYPE_CHECKING:
     from attrsens.models.classifier import Classifier
@@ -39,6 +39,21 @@ def wrappers_table() -> str:
         own = "; ".join(_parameter(h) for h in spec.hypers) or "none"
         lines.append(f"| `+{name}` | {spec.summary} | {spec.traits['cost']} | {own} |")
     return "\n".join(lines)
+
+
+def metrics_table() -> str:
+    """Every score, then every similarity: what it is, which way is better, its cost, its own parameters."""
+    lines = []
+    for registry, word in ((SCORES, "score"), (SIMILARITIES, "similarity of two maps")):
+        lines += [f"| {word} | what | better | passes | parameters (default) |", "|---|---|---|---|---|"]
+        for name in registry:
+            spec = registry[name]
+            own = "; ".join(f"`{h.name}` {_default(h)}" for h in spec.own()) or "none"
+            wants = " (needs `--annotations`)" if spec.traits.get("regional") else ""
+            facts = (spec.summary + wants, spec.traits["direction"], spec.traits.get("cost", "none"), own)
+            lines.append(f"| `{name}` | {' | '.join(str(fact).replace('|', '&#124;') for fact in facts)} |")
+        lines.append("")
+    return "\n".join(lines).rstrip()
 
 
 def predictions(f: Classifier) -> dict[str, str | None]:
@@ -118,5 +133,8 @@ def help_text(*command: str) -> str:
 
 def _parameter(hyper: Hyper) -> str:
     sweep = ", ".join(map(str, hyper.param.sweep))
-    default = "none" if hyper.default == "" else hyper.default
-    return f"`{hyper.name}` {hyper.param.help} ({default}{'; ' + sweep if sweep else ''})"
+    return f"`{hyper.name}` {hyper.param.help} ({_default(hyper)}{'; ' + sweep if sweep else ''})"
+
+
+def _default(hyper: Hyper) -> str:
+    return "none" if hyper.default == "" else str(hyper.default)
