@@ -110,6 +110,8 @@ class Bench:
         """Run every job to its outcome."""
         jobs = list(jobs)
         for job in jobs:
+            if self.dry:
+                job.case = replace(job.case, explainer=replace(job.case.explainer, dry=True))
             job.start()
         while waiting := [job for job in jobs if job.ask is not None]:
             self._look([job for job in waiting if isinstance(job.ask, Look)])
@@ -193,16 +195,16 @@ class Bench:
         explainer = replace(explainer, dry=self.dry)
         if ask.network is not None:
             explainer = replace(explainer, classifier=ask.network)
-        draws = any(h.name == "seed" for s in (explainer.spec, *(w for w, _ in explainer.wrappers)) for h in s.hypers)
-        if not (ask.fresh and draws) and ask.targets is None:
+        fresh = ask.fresh and explainer.draws
+        if not fresh and ask.targets is None:
             maps, passes = explainer.many(ask.images)
             self._count(passes)
         else:
             out = []
             for i in range(len(ask.images)):
-                image = f"{explainer.image}/{i}" if ask.fresh and draws else explainer.image
-                target = ask.targets[i] if ask.targets else explainer.target
-                one = replace(explainer, image=image, target=target)
+                one = explainer.redrawn(i) if fresh else explainer
+                if ask.targets:
+                    one = replace(one, target=ask.targets[i])
                 raw = one.raw(ask.images.build(range(i, i + 1))[0])
                 self._count(raw.passes)
                 out.append(raw.map.detach().float().cpu())
