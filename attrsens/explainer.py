@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -149,6 +150,21 @@ class Explainer:
         """The parameters of the method's function, without those that act through the view and after it."""
         p = self.complete()
         return {hyper.name: p[hyper.name] for hyper in self.spec.own()}
+
+    @property
+    def draws(self) -> bool:
+        """Whether the method or a wrapper draws random numbers."""
+        return any(h.name == "seed" for spec in (self.spec, *(w for w, _ in self.wrappers)) for h in spec.hypers)
+
+    def redrawn(self, index: int) -> Explainer:
+        """The same call with other draws of its own: another for each index, none of them this one's."""
+        image = f"{self.image}/{index}"
+        if self.spec.traits.get("draws") != "seed":
+            return replace(self, image=image)
+        p = self.complete()  # its draws know no image
+        text = f"{p['seed']}\n{image}".encode()
+        seed = int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "big")
+        return replace(self, image=image, parameters={**p, "seed": seed})
 
     def checked(self, heatmap: Tensor, pixels: Tensor) -> Tensor:
         """The map, if it is finite and of the image's shape.

@@ -118,6 +118,8 @@ class Bench:
         """Run every job to its outcome."""
         jobs = list(jobs)
         for job in jobs:
+            if self.dry:
+                job.case = replace(job.case, explainer=replace(job.case.explainer, dry=True))
             job.start()
         while waiting := [job for job in jobs if job.asks]:
             self._look([(job, ask) for job in waiting for ask in job.asks if isinstance(ask, Look)])
@@ -200,15 +202,16 @@ class Bench:
         explainer = replace(explainer, dry=self.dry)
         if ask.network is not None:
             explainer = replace(explainer, classifier=ask.network)
-        draws = any(h.name == "seed" for s in (explainer.spec, *(w for w, _ in explainer.wrappers)) for h in s.hypers)
-        if not (ask.fresh and draws) and ask.targets is None:
+        fresh = ask.fresh and explainer.draws
+        if not fresh and ask.targets is None:
             maps, passes = explainer.many(ask.images)
             self._count(passes)
         else:
             out = []
             for i in range(len(ask.images)):
-                one = _redrawn(explainer, i) if ask.fresh and draws else explainer
-                one = replace(one, target=ask.targets[i] if ask.targets else explainer.target)
+                one = explainer.redrawn(i) if fresh else explainer
+                if ask.targets:
+                    one = replace(one, target=ask.targets[i])
                 raw = one.raw(ask.images.build(range(i, i + 1))[0])
                 self._count(raw.passes)
                 out.append(raw.map.detach().float().cpu())
@@ -274,14 +277,6 @@ def _place(job: Job, ask: Maps) -> Any:
     wrappers = tuple((s.name, tuple(p.items())) for s, p in e.wrappers)
     call = (e.spec.name, tuple((k, v) for k, v in e.complete().items() if k not in ("reduce",)), wrappers)
     return call, e.target, ask.targets, ask.name, ask.key, ask.fresh
-
-
-def _redrawn(explainer: Explainer, i: int) -> Explainer:
-    """The same call with draws of its own: by the image's hash, and by the seed where the hash has no say."""
-    parameters = dict(explainer.complete())
-    if explainer.spec.traits.get("draws") == "seed":
-        parameters["seed"] = (int(parameters["seed"]) + 1 + i) % 2**32
-    return replace(explainer, image=f"{explainer.image}/{i}", parameters=parameters)
 
 
 def _cost(explainer: Explainer, ask: Maps) -> PassInfo:

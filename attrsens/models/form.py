@@ -31,6 +31,19 @@ class Folding:
     left: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Folded:
+    """What a convolution remembers, as `folded`, of the BatchNorm that went into it.
+
+    Attributes:
+        bias: the convolution's own, before.
+        eps: the norm's.
+    """
+
+    bias: Tensor | None
+    eps: float
+
+
 def fold_batchnorm(net: nn.Module, example: Tensor) -> Folding:
     """Fold every BatchNorm that directly follows a convolution, in place.
 
@@ -55,6 +68,7 @@ def fold_batchnorm(net: nn.Module, example: Tensor) -> Folding:
         return Folding(len(undo), left)
     for conv, weight, bias, places in undo:
         conv.weight, conv.bias = weight, bias
+        del conv.folded
         for parent, name, norm in places:
             setattr(parent, name, norm)
     reason = f"folding changes the logits by {change:.1e} of their range"
@@ -144,6 +158,7 @@ def _fold(net: nn.Module, pairs: list[Pair]) -> list[tuple[Any, Any, Any, list[t
         shaped = gain.reshape(-1, *[1] * (weight.dim() - 1))
         conv.weight = nn.Parameter(weight.detach() * shaped.to(weight.dtype), requires_grad=False)
         conv.bias = nn.Parameter(shift.detach().to(weight.dtype), requires_grad=False)
+        conv.folded = Folded(None if bias is None else bias.detach(), float(norm.eps))
         places = [(parent, name, norm) for parent, name in homes[norm]]
         rest = _rest(norm)
         for parent, name, _ in places:
