@@ -517,7 +517,8 @@ def test_real_boxes() -> None:
         found = annotations.of(source(folder / row["file_name"]), blank(227, 227), f)
         assert found is not None
         assert {t.classes for t in found.things} == {(row["class_index"],)}
-        assert abs(found.inside().mean() - row["box_union_area"]) < 0.015  # half a pixel at each side
+        touched = found.inside(1e-6).mean()  # they counted every pixel that a box touches
+        assert abs(touched - row["box_union_area"]) < 0.003
 
 
 @needs_data
