@@ -44,7 +44,7 @@ def relative(v: Array, p: float) -> Array:
 
 @pytest.fixture(scope="module")
 def scene() -> tuple[attrsens.Classifier, Tensor, Array]:
-    return toys.small(batch=1), toys.uniform(3, 16, 16, seed=2), moves(20, (3, 16, 16), 0.3)
+    return toys.small(), toys.uniform(3, 16, 16, seed=2), moves(20, (3, 16, 16), 0.3)
 
 
 @pytest.mark.parametrize("p", [1.0, 2.0])
@@ -101,6 +101,13 @@ def test_no_neighbour_is_no_value() -> None:
     x = toys.uniform(3, 6, 6)
     seeds = [s for s in range(20) if "no copy keeps" in str(one(f, x, "grad", f"ris:n=1,radius=8,seed={s}").reason)]
     assert 0 < len(seeds) < 20
+
+
+def test_a_kept_map_with_another_label_is_not_stable() -> None:
+    f, _ = toys.linear()
+    details = one(f, toys.uniform(3, 6, 6), "grad", "stability_rate:radius=2").details
+    assert details["map_kept"] == 59
+    assert 0 < details["count"] == details["label_kept"] < 59
 
 
 @pytest.mark.parametrize("name", RELATIVE)
