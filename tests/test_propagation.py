@@ -14,6 +14,7 @@ from toys import SmallNet, draw, explain, linear, small, uniform
 import attrsens
 from attrsens.errors import InputError
 from attrsens.models.layers import find_layer, planes
+from attrsens.models.rules import RescaleRule
 
 MEAN, STD = (0.45,) * 3, (0.25,) * 3
 
@@ -122,6 +123,34 @@ def test_guided_relu6_lets_nothing_through_at_its_top() -> None:
     (want,) = torch.autograd.grad(Pixels(guided)(x)[0, 2], x)
     torch.testing.assert_close(explain(on(net, 16), "gbp", X, 2), want[0], rtol=1e-4, atol=1e-6)
     assert bool((net[0]((x - 0.45) / 0.25) > 6).any())
+
+
+@pytest.mark.parametrize("style", ["apart", "view", "clamp"])
+def test_guided_relu_changes_no_gradient_that_others_share(style: str) -> None:
+    """A sum hands one gradient to a ReLU and to its neighbour; the second must get it whole."""
+
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(12, 6), nn.Linear(12, 6)
+            self.last = nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            a, b = self.a(x.flatten(1)), self.b(x.flatten(1))
+            if style == "view":
+                F.relu(a[:, :], inplace=True)
+            else:
+                a = F.relu(a) if style == "apart" else a.clamp(min=0)
+            return self.last(a + b)
+
+    net = spread_out(Shared())
+    x = uniform(3, 2, 2, seed=3)
+    f = attrsens.Classifier(net, [0.0] * 3, [1.0] * 3, crop=2, fold=False, device="cpu")
+    g = net.last.weight[1].detach()
+    assert bool((g < 0).any())
+    through = g.clamp(min=0) * (net.a(x.flatten()) > 0)
+    want = (net.a.weight.T @ through + net.b.weight.T @ g).detach().reshape(3, 2, 2)
+    torch.testing.assert_close(explain(f, "gbp", x, 1), want, rtol=1e-5, atol=1e-6)
 
 
 def test_guided_backpropagation_without_relus_says_so() -> None:
@@ -380,6 +409,29 @@ def test_deeplift_is_complete_on_networks_that_reuse_their_relus(name: str) -> N
     torch.testing.assert_close(raw.map.sum(), rise, rtol=1e-3, atol=1e-3)
     assert raw.notes["completeness_gap"] < 1e-3 * max(1.0, abs(float(rise)))
     assert (raw.passes.forward, raw.passes.backward) == (2, 1)
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.ReLU6, nn.Sigmoid])
+def test_deeplift_takes_the_derivative_where_the_input_does_not_change(activation: type[nn.Module]) -> None:
+    """The first pixel is the reference's: multipliers are those of the definition, also where 0 / 0 stands."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3, 3), activation(), nn.Linear(3, 1, bias=False))
+    with torch.no_grad():
+        net[1].weight.copy_(torch.diag(torch.tensor([1.0, 1.0, 20.0])))
+        net[1].bias.copy_(torch.tensor([0.3, -0.5, 0.1]))
+        net[3].weight.copy_(torch.tensor([[2.0, 3.0, 5.0]]))
+    f = attrsens.Classifier(net, [0.0] * 3, [1.0] * 3, crop=1, fold=False, device="cpu")
+    rule, x = RescaleRule(f.network), torch.tensor([0.0, 0.4, 0.5]).reshape(1, 3, 1, 1)
+    with rule.recording(), torch.no_grad():
+        f.network(torch.zeros_like(x))
+    x.requires_grad_()
+    with rule.applied():
+        (got,) = torch.autograd.grad(f.network(x).sum(), x)
+    z = torch.tensor([0.3, -0.1, 10.1], requires_grad=True)
+    y, y0 = activation()(z), activation()(torch.tensor([0.3, -0.5, 0.1]))
+    (slope,) = torch.autograd.grad(y.sum(), z)
+    rise = (y - y0).detach()
+    want = torch.stack([slope[0], rise[1] / 0.4, rise[2] / 10]) * torch.tensor([2.0, 3.0, 100.0])
+    torch.testing.assert_close(got.flatten(), want)
 
 
 def test_deeplift_of_an_overlapping_maximum_adds_up() -> None:

@@ -62,10 +62,9 @@ def guided_backprop(f: Classifier, x: Tensor, target: int) -> Tensor:
 
 
 def _guided() -> relu_as:
-    from attrsens.models.rules import Guided
-    from attrsens.models.surgery import relu_as
+    from attrsens.models.surgery import guided_relu
 
-    return relu_as(Guided.apply)
+    return guided_relu()
 
 
 def _seen(mode: relu_as, f: Classifier) -> None:

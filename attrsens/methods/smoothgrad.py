@@ -162,9 +162,12 @@ def _uniform(stream: Stream, indices: range, shape: tuple[int, ...]) -> NDArray[
 
 def _copies(x: Tensor, n: int, scale: float, stream: Stream, draw: Draw) -> Stack:
     """n copies of the image with noise of that scale, made as they are needed."""
+    import torch
+
     from attrsens.models.batches import Stack
 
     def noisy(indices: range) -> Tensor:
-        return x.new_tensor(draw(stream, indices, tuple(x.shape))).mul_(scale).add_(x)
+        drawn = torch.from_numpy(draw(stream, indices, tuple(x.shape)))
+        return drawn.to(x.device, x.dtype).mul_(scale).add_(x)
 
     return Stack(n, noisy, like=x)

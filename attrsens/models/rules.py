@@ -1,15 +1,20 @@
-"""Propagation by other rules than the chain rule's, as modes: guided ReLU, epsilon-LRP, DeepLIFT's rescale rule.
+"""Propagation by other rules than the chain rule's, as modes: epsilon-LRP and DeepLIFT's rescale rule.
 
 Relevance is carried as coefficients c with R = a c for every activation a, so that each rule is a change of the
 gradient: what flows back is multiplied where a rule differs from the chain rule, and the map is the input times what
 arrives. Every call of a function is met, whether a module, a function or a method made it; no module is touched.
+
+The factors are as large as the activations, and on a CPU an operation with a mask (`where`, `masked_fill`, a bool times
+a float) costs ten times one of floats alone: the usual path has none.
 """
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -33,6 +38,7 @@ SUMS = set(
     "adaptive_avg_pool2d mean sum add iadd radd sub isub rsub".split()
 )
 WEIGHTED = set("conv1d conv2d conv3d conv_transpose2d linear batch_norm".split())
+POOLS = set("max_pool1d max_pool2d".split())
 DIVISIONS = set("truediv itruediv div true_divide divide".split())
 PRODUCTS = set("addmm matmul mm bmm rmatmul".split())
 SCALES = set("mul imul rmul truediv itruediv div true_divide multiply divide".split())
@@ -48,51 +54,28 @@ FACTS = set(
 )
 
 
+PASSED = MOVES | FACTS
+
+
+@lru_cache(maxsize=1024)
 def name_of(func: Any) -> str:
     """A torch function's plain name: `conv2d`, `add` for `+`, `iadd` for `+=`, `get` for an attribute."""
     return str(getattr(func, "__name__", func)).strip("_")
 
 
-class Guided(torch.autograd.Function):
-    """ReLU or ReLU6 whose way back lets only positive gradients through, and only where its input is inside."""
-
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, high: float) -> Tensor:
-        ctx.save_for_backward((z > 0) & (z < high))
-        return z.clamp(0, high)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
-        (inside,) = ctx.saved_tensors
-        return g.clamp(min=0) * inside, None
-
-
-class _Scaled(torch.autograd.Function):
-    """The identity, whose way back multiplies by a given tensor."""
-
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, factor: Tensor) -> Tensor:
-        ctx.save_for_backward(factor)
-        return z.clone()
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
-        (factor,) = ctx.saved_tensors
-        return g * factor, None
-
-
 class _Slope(torch.autograd.Function):
-    """A function that was computed elsewhere, whose way back multiplies by a given slope."""
+    """A function that `run` computes with its slope, by which the way back multiplies."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, y: Tensor, slope: Tensor) -> Tensor:
+    def forward(ctx: Any, z: Tensor, run: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+        y, slope = run(z.detach())
         ctx.save_for_backward(slope)
-        return y.clone()
+        return y
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         (slope,) = ctx.saved_tensors
-        return g * slope, None, None
+        return g * slope, None
 
 
 def kind_of(func: Any, args: Any, kwargs: Any) -> str:
@@ -113,7 +96,7 @@ def kind_of(func: Any, args: Any, kwargs: Any) -> str:
         return "sum" if name in PRODUCTS else "move"
     if name in SUMS:
         return "sum"
-    if name in ("max_pool1d", "max_pool2d"):
+    if name in POOLS:
         return "pool"
     return "move" if name in MOVES or name in FACTS else "none"
 
@@ -139,35 +122,28 @@ class _Rules(TorchFunctionMode, ABC):
 
     def __init__(self, net: nn.Module, method: str) -> None:
         super().__init__()
-        self.net, self.method, self.names = net, method, {module: name for name, module in net.named_modules()}
-        self.stack: list[nn.Module] = []
+        self.net, self.method, self.inside = net, method, False
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The mode, with the modules watched, so that an error can name the layer."""
-        handles = []
-        for module in self.names:
-            handles.append(module.register_forward_pre_hook(lambda m, _: self.enter(m)))
-            handles.append(module.register_forward_hook(lambda *_: self.leave()))
+        """The mode, for what the network calls."""
+        begin = self.net.register_forward_pre_hook(lambda *_: self.enter())
+        end = self.net.register_forward_hook(lambda *_: self.enter(False))
         try:
             with self:
                 yield
         finally:
-            self.stack.clear()
-            for handle in handles:
-                handle.remove()
+            self.inside = False
+            begin.remove()
+            end.remove()
 
-    def enter(self, module: nn.Module) -> None:
-        self.stack.append(module)
-
-    def leave(self) -> None:
-        if self.stack:
-            self.stack.pop()
+    def enter(self, inside: bool = True) -> None:
+        self.inside = inside
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if not self.stack or not self.concerns(func, args, kwargs):  # outside the network
-            return func(*args, **kwargs)
+        if not self.inside or name_of(func) in PASSED or not self.concerns(func, args, kwargs):
+            return func(*args, **kwargs)  # outside the network, or as in the chain rule
         kind = kind_of(func, args, kwargs)
         if kind == "curve":
             given = args[0] if args else kwargs["input"]
@@ -177,13 +153,19 @@ class _Rules(TorchFunctionMode, ABC):
             in_place |= named.endswith("_") and not named.endswith("__")
             rest = args[1:] if args else ()
             options = {k: v for k, v in kwargs.items() if k != "input"}
-            out = self.curve(given.clone() if in_place else given, lambda v: func(v, *rest, **options))
+
+            def run(v: Tensor) -> Tensor:
+                out: Tensor = func(v.clone() if in_place else v, *rest, **options)
+                return out
+
+            out = self.curve(given, run, None if cut is None else cut[1])
             return given.copy_(out) if in_place else out
         if kind == "pool":
             return self.pool(func, args, kwargs)
         if kind == "none":
-            layer = self.names.get(self.stack[-1]) or "the network itself"
-            raise AttrsensError(f"{self.method}: layer {layer} calls {name_of(func)}, for which it has no rule")
+            raise AttrsensError(
+                f"{self.method}: layer {_running(self.net)} calls {name_of(func)}, for which it has no rule"
+            )
         out = func(*args, **kwargs)
         return self.total(out) if kind == "sum" else out
 
@@ -192,14 +174,26 @@ class _Rules(TorchFunctionMode, ABC):
         return carries(args) or carries(tuple(kwargs.values()))
 
     @abstractmethod
-    def curve(self, z: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
-        """The nonlinearity `run` of z, with the rule's slope in place of the derivative."""
+    def curve(self, z: Tensor, run: Callable[[Tensor], Tensor], high: float | None) -> Tensor:
+        """The nonlinearity `run` of z, which leaves z as it is, with the rule's slope in place of the derivative;
+        `high` is where a ReLU ends (infinite, or 6), None for others. z may be overwritten afterwards."""
 
     def total(self, out: Any) -> Any:
         return out
 
     def pool(self, func: Any, args: Any, kwargs: Any) -> Any:
         return func(*args, **kwargs)  # the winner takes all, as in the gradient
+
+
+def _running(net: nn.Module) -> str:
+    """The name of the innermost module of a network that is running, from the frames of its calls."""
+    names: dict[int, str] = {id(module): name for name, module in net.named_modules()}
+    frame = inspect.currentframe()
+    while frame is not None:
+        if name := names.get(id(frame.f_locals.get("self"))):
+            return name
+        frame = frame.f_back
+    return "the network itself"
 
 
 class EpsilonRule(_Rules):
@@ -209,21 +203,31 @@ class EpsilonRule(_Rules):
         super().__init__(net, method)
         self.eps = eps
 
-    def curve(self, z: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
-        """Relevance passes unchanged, so coefficients are multiplied by y / z."""
-        with torch.no_grad():
-            y = run(z.detach().clone())
-            slope = torch.where(z == 0, torch.zeros_like(z), y / z)
-        out: Tensor = _Slope.apply(z, y, slope)
+    def curve(self, z: Tensor, run: Callable[[Tensor], Tensor], high: float | None) -> Tensor:
+        """Relevance passes unchanged, so coefficients are multiplied by y / z, and by 0 where z = 0: ReLU's own
+        derivative."""
+        if high == float("inf"):
+            return torch.relu(z)
+
+        def ratio(z: Tensor) -> tuple[Tensor, Tensor]:
+            y = run(z)
+            return y, (y / z).nan_to_num_(0.0, 0.0, 0.0)
+
+        out: Tensor = _Slope.apply(z, ratio)
         return out
 
     def total(self, out: Any) -> Any:
-        if not isinstance(out, Tensor) or not out.requires_grad:
-            return out
-        with torch.no_grad():
-            sign = torch.where(out >= 0, 1.0, -1.0).to(out)
-            factor = out / (out + self.eps * sign)
-        return _Scaled.apply(out, factor)
+        """Coefficients that reach a sum z are multiplied by z / (z + eps sign z) = |z| / (|z| + eps)."""
+        if isinstance(out, Tensor) and out.requires_grad:
+            size = out.detach().abs()
+
+            def shared(g: Tensor) -> Tensor:
+                factor = size + self.eps
+                torch.div(size, factor, out=factor)
+                return factor * g if g.requires_grad else factor.mul_(g)
+
+            out.register_hook(shared)  # type: ignore[no-untyped-call]
+        return out
 
 
 class RescaleRule(_Rules):
@@ -234,10 +238,11 @@ class RescaleRule(_Rules):
     """
 
     SAME = 1e-10  # a change of the input below which the derivative is taken (methods 2.11)
+    TINY = 1e-30  # is lost in every sum with what is not below SAME
 
     def __init__(self, net: nn.Module, method: str) -> None:
         super().__init__(net, method)
-        self.calls: list[tuple[Tensor, Tensor]] = []
+        self.calls: list[Tensor] = []
         self.at, self.record = 0, False
 
     @contextmanager
@@ -250,41 +255,47 @@ class RescaleRule(_Rules):
         finally:
             self.record = False
 
-    def enter(self, module: nn.Module) -> None:
-        if module is self.net:  # a forward pass begins
-            self.at = 0
-        super().enter(module)
+    def enter(self, inside: bool = True) -> None:
+        self.at = 0
+        super().enter(inside)
 
     def concerns(self, func: Any, args: Any, kwargs: Any) -> bool:
         """Nonlinearities always, so that the calls of both passes meet; the rest where relevance flows."""
-        return kind_of(func, args, kwargs) in ("curve", "pool") or (
-            not self.record and super().concerns(func, args, kwargs)
-        )
+        name = name_of(func)
+        if name in CURVES or name in POOLS or rectifier(func, args, kwargs) is not None:
+            return True
+        return not self.record and super().concerns(func, args, kwargs)
 
-    def meet(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """(input, output) of the same call of the reference."""
-        if self.record:
-            self.calls.append((z.detach().clone(), y.detach().clone()))
-            return z, y
-        if self.at >= len(self.calls) or self.calls[self.at][0].shape[1:] != z.shape[1:]:
+    def meet(self, z: Tensor) -> Tensor:
+        """The input of the same call of the reference."""
+        if self.at >= len(self.calls) or self.calls[self.at].shape[1:] != z.shape[1:]:
             raise AttrsensError(
                 f"{self.method}: the network calls its activations otherwise for the image than for the reference"
             )
         self.at += 1
         return self.calls[self.at - 1]
 
-    def curve(self, z: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
-        with torch.enable_grad():
-            given = z.detach().clone().requires_grad_(not self.record)
-            y = run(given.clone())  # which may work in place
-        z0, y0 = self.meet(z, y)
-        if self.record or not z.requires_grad:
-            return y.detach()
-        (derivative,) = torch.autograd.grad(y.sum(), given)
-        y, change = y.detach(), z.detach() - z0
-        near = change.abs() < self.SAME
-        slope = torch.where(near, derivative, (y - y0) / torch.where(near, torch.ones_like(change), change))
-        out: Tensor = _Slope.apply(z, y, slope)
+    def curve(self, z: Tensor, run: Callable[[Tensor], Tensor], high: float | None) -> Tensor:
+        if self.record:
+            self.calls.append(z.detach().clone())  # which others may overwrite
+            return run(z.detach())
+        z0 = self.meet(z)
+        if not z.requires_grad:
+            return run(z)
+
+        def rescaled(z: Tensor) -> tuple[Tensor, Tensor]:
+            """The output and (rise + TINY y') / (change + TINY), which is rise / change or, where both are 0, y'."""
+            with torch.enable_grad():
+                given = z.detach().requires_grad_()
+                y = run(given)
+            (derivative,) = torch.autograd.grad(y, given, y.new_full((), self.TINY).expand_as(y))
+            y, change = y.detach(), z - z0
+            torch.hardshrink(change, self.SAME, out=change)  # 0 up to SAME
+            rise = y - run(z0)
+            torch.hardshrink(rise, self.SAME, out=rise)
+            return y, rise.add_(derivative).div_(change.add_(self.TINY))
+
+        out: Tensor = _Slope.apply(z, rescaled)
         return out
 
     def pool(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -292,13 +303,16 @@ class RescaleRule(_Rules):
         reference's is (the rule of SHAP and Captum)."""
         z = args[0] if args else kwargs["input"]
         options = {k: v for k, v in kwargs.items() if k != "input"}
+        if self.record:
+            self.calls.append(z.detach().clone())
+            return func(*args, **kwargs)
+        z0 = self.meet(z)
         with torch.no_grad():
-            y, at = func(z.detach(), *args[1:], **options), _winners(func, z.detach(), args[1:], options)
-        z0, y0 = self.meet(z, y)
-        if self.record or not z.requires_grad:
-            return y
-        with torch.no_grad():
-            at0 = _winners(func, z0, args[1:], options)
+            y = func(z.detach(), *args[1:], **options)
+            if not z.requires_grad:
+                return y
+            y0 = func(z0, *args[1:], **options)
+            at, at0 = (_winners(func, v, args[1:], options) for v in (z.detach(), z0))
         out: Tensor = _Pooled.apply(z, z0, y, y0, at, at0.expand_as(at), self.SAME)
         return out
 

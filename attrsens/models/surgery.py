@@ -37,12 +37,15 @@ _CLAMP = {
 }
 _CLAMP_MIN = {torch.clamp_min, torch.clamp_min_, torch.Tensor.clamp_min, torch.Tensor.clamp_min_}
 _THRESHOLD = {F.threshold, torch.threshold, torch.threshold_}
+_SPELLINGS = {*_RELU, F.relu6, *_HARDTANH, *_CLAMP, *_CLAMP_MIN, *_THRESHOLD}
 
 
 def rectifier(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[float, float, bool] | None:
     """(low, high, in place) when a torch function call is a ReLU (cuts at `low` = 0, `high` infinite) or a ReLU6; None
     for every other call. Covers modules, functions, methods, and the spellings clamp, clip, threshold and hardtanh; a
     clamp between 0 and something else than 6, such as a normaliser's, is none."""
+    if func not in _SPELLINGS:  # most calls by far
+        return None
     inf = float("inf")
     given = args[0] if args else kwargs.get("input")
     if not isinstance(given, Tensor) or not given.is_floating_point():
@@ -103,12 +106,53 @@ class relu_as(TorchFunctionMode):
         if cut is None:
             return func(*args, **kwargs)
         self.count += 1
-        _, high, in_place = cut
-        given = args[0] if args else kwargs["input"]
-        # what works in place may be read again by others, so it is changed; the rule may need the values it saw
+        return self.answer(func, args[0] if args else kwargs["input"], cut[1], cut[2])
+
+    def answer(self, func: Any, given: Tensor, high: float, in_place: bool) -> Tensor:
+        """What the call returns. What works in place may be read again by others, so `given` is changed then; the rule
+        may need the values it saw."""
         x = given.clone() if in_place and torch.is_grad_enabled() else given
         y = self.rule(x, high)
         return given.copy_(y) if in_place else y
+
+
+class guided_relu(relu_as):
+    """While active, the way back through every ReLU and ReLU6 lets positive gradients through only, and only where the
+    input is inside (0, high).
+
+    torch's own ReLU does the second; what leaves it on the way back is cut at 0. That costs one operation in place.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_own)
+
+    def answer(self, func: Any, given: Tensor, high: float, in_place: bool) -> Tensor:
+        if in_place and func in _KEEP_RESULT and given._base is None:
+            y = torch.relu_(given) if func in _RELU else F.hardtanh_(given, 0.0, high)
+        else:  # relu keeps its result for the way back, as the network's would; every other spelling its input
+            x = given.clone() if in_place else given
+            y = torch.relu(x) if func in _RELU else _own(x, high)
+        if y.grad_fn is not None:
+            y.grad_fn.register_hook(_positive)
+        return given.copy_(y) if in_place and y is not given else y
+
+
+_KEEP_RESULT = {*_RELU, F.relu6, *_HARDTANH}  # whose way back in place is told by the result alone
+
+
+def _own(x: Tensor, high: float) -> Tensor:
+    """ReLU or ReLU6 by an operation whose derivative is 0 at both ends, unlike clamp's."""
+    return F.hardtanh(x, 0.0, high)
+
+
+def _positive(found: tuple[Tensor | None, ...], _: Any) -> tuple[Tensor | None, ...]:
+    """What a ReLU hands down, cut at 0: in place, since the ReLU has just made it and nobody else holds it. As a
+    maximum, because a clamp is a spelling of ReLU, which an active mode would answer."""
+    (g,) = found
+    if g is None:
+        return found
+    zero = torch.zeros((), dtype=g.dtype, device=g.device)
+    return (torch.maximum(g, zero) if g.requires_grad else torch.maximum(g, zero, out=g),)
 
 
 @contextmanager
