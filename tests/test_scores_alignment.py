@@ -129,6 +129,11 @@ def test_integrated_gradients_against_big(rule: str) -> None:
     assert found.details["cosine"] == pytest.approx(1 - cosine, abs=0.02)
     assert found.details["lipschitz_bound"] is None
 
+    bound = explainer(f, parse_call(f"ig:output=logit,steps=5,rule={rule}"), 0, "toy")
+    case = case_of(bound, parse_call("alignment", registry=SCORES), x, f.logits(x[None])[0], bound.raw(x))
+    _, asked = attrsens.METHODS.parse(next(SCORES["alignment"].function(case)).expression)
+    assert (asked["rule"], asked["steps"]) == (rule, 5)
+
 
 @pytest.mark.parametrize(
     ("method", "score", "boundary", "parameters"),
