@@ -182,6 +182,7 @@ def test_ties_belong_to_the_top_in_part() -> None:
     half = np.zeros((1, 4, 10), np.float32)
     half[0, 0, :4] = 1
     assert similarity("topk_overlap", a, half, k=2)[0, 0] == pytest.approx(4 * 0.2 / 2)
+    assert similarity("topk_overlap", half, a, k=2)[0, 0] == pytest.approx(4 * 0.2 / 2)
     # signs: a top pixel of one map is zero in the other; only where both are zero do they agree
     assert similarity("sign_agreement", a, b, k=15)[0, 0] == pytest.approx((20 / 6) / 15)
     assert similarity("sign_agreement", a, -a, k=10)[0, 0] == 0
@@ -355,6 +356,8 @@ def test_the_size_of_a_map_does_not_matter(name: str, maps: np.ndarray) -> None:
     wide = maps.astype(np.float64)
     whole = similarity(name, wide)
     assert np.abs(similarity(name, wide * sizes) - whole).max() <= 1e-10 * max(1.0, np.abs(whole).max())
+    for size in (1e-200, 1e200):  # whose squares are no numbers
+        assert np.allclose(similarity(name, wide, wide * size), whole, rtol=1e-10, atol=1e-12)
     if name in ("l1", "l2", "ssim"):
         unscaled = similarity(name, wide, scale="none")
         assert np.abs(similarity(name, wide * sizes, scale="none") - unscaled).max() > 0.01
