@@ -260,8 +260,14 @@ def compare(call: Call, a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple
     spec = spec_of(call)
     if a.shape != b.shape:
         return None, f"the maps differ in shape: {a.shape} and {b.shape}"
-    value = float(spec.function(a[None], b[None], **{h.name: call.parameters[h.name] for h in spec.own()})[0, 0])
-    return (value, None) if math.isfinite(value) else (None, str(spec.traits.get("undefined", "a map is constant")))
+    parameters = {h.name: call.parameters[h.name] for h in spec.own()}
+    value = float(spec.function(a[None], b[None], **parameters)[0, 0])
+    if math.isfinite(value):
+        return value, None
+    from attrsens.similarity import why_not
+
+    reasons = [reason for heatmap in (a, b) for reason in why_not(call.name, heatmap[None], **parameters) if reason]
+    return None, reasons[0] if reasons else "not a finite number"
 
 
 def judge(
