@@ -55,7 +55,7 @@ def test_every_option_in_the_examples_exists() -> None:
 
 
 def test_the_example_method_works() -> None:
-    (code,) = re.findall(r"```python\n(from typing import Annotated.*?)```", TEXT, re.S)
+    code, _ = re.findall(r"```python\n(from typing import Annotated.*?)```", TEXT, re.S)
     space: dict[str, object] = {}
     exec(compile(code, "README.md", "exec"), space)
     try:
@@ -82,3 +82,29 @@ def test_the_shipped_schema_is_the_generated_one() -> None:
     from attrsens.engine.report import json_schema
 
     assert json.loads(path.read_text()) == json_schema()
+
+
+def test_the_example_score_works() -> None:
+    """One function: it is found by expressions, flags, the list and the report, and held to its parameters."""
+    from attrsens.cli.listing import WHAT
+    from attrsens.cli.options import runs
+
+    _, code = re.findall(r"```python\n(from typing import Annotated.*?)```", TEXT, re.S)
+    space: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), space)
+    try:
+        image = (uniform(16, 16, 3) * 255).to(torch.uint8).numpy()
+        options = {"model": small(), "method": "grad", "cache": False}
+        report = attrsens.score(image, metrics=["kept", "kept:share=1"], **options)
+        scores = report.records[0].scores
+        assert scores["kept:share=1.0"].value == pytest.approx(report.records[0].target.probability, rel=1e-5)
+        assert scores["kept"].value < 1
+        assert "all but the 0.1 largest values" in scores["kept"].definition
+        assert (scores["kept"].passes.forward, scores["kept"].passes.backward) == (1, 0)
+        assert "kept" in [row["name"] for row in WHAT["metrics"]()]
+        command = runs(metrics=True)(lambda values, flags, metric_flags: 0)
+        assert "kept__share" in command.__annotations__
+        with pytest.raises(attrsens.AttrsensError, match="kept: share must be a number from 0 to 1"):
+            attrsens.score(image, metrics="kept:share=2", **options)
+    finally:
+        attrsens.SCORES.remove("kept")
