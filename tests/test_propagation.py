@@ -420,7 +420,7 @@ def test_deeplift_takes_the_derivative_where_the_input_does_not_change(activatio
         net[1].bias.copy_(torch.tensor([0.3, -0.5, 0.1]))
         net[3].weight.copy_(torch.tensor([[2.0, 3.0, 5.0]]))
     f = attrsens.Classifier(net, [0.0] * 3, [1.0] * 3, crop=1, fold=False, device="cpu")
-    rule, x = RescaleRule(f.network), torch.tensor([0.0, 0.4, 0.5]).reshape(1, 3, 1, 1)
+    rule, x = RescaleRule(f.network, "deeplift"), torch.tensor([0.0, 0.4, 0.5]).reshape(1, 3, 1, 1)
     with rule.recording(), torch.no_grad():
         f.network(torch.zeros_like(x))
     x.requires_grad_()

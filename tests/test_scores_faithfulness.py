@@ -27,7 +27,9 @@ def test_all_maps_share_one_stream(score: str) -> None:
     assert [o.passes.forward for o in found[:2]] == [40, 20]
     assert found[1] == outcome(f, x, maps[0], shorter), "the first images of the longer run"
     variants = [score, f"{score},seed=1", f"{score},output=prob"]
-    assert len({o.value for o in settle(f, x, maps[:1], variants)[0]}) == 3
+    together, _ = settle(f, x, maps[:1], variants)
+    assert len({o.value for o in together}) == 3
+    assert together == [outcome(f, x, maps[0], v) for v in variants], "none takes another's images"
 
 
 @pytest.mark.parametrize("score", ["infidelity:n=40", "infidelity:perturbation=gaussian,n=40", "faithfulness:n=40"])

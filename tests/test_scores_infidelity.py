@@ -170,7 +170,7 @@ def test_a_map_without_channels_is_shared_out_among_them() -> None:
     for score in (
         f"{SQUARES},scaling=none",
         f"{SQUARES},scaling=none,times_x=true",
-        "infidelity:perturbation=gaussian,n=9",
+        "infidelity:perturbation=gaussian,n=9,scaling=none",
     ):
         assert value(f, x, plane, score) == pytest.approx(value(f, x, (plane / 3).expand(3, 12, 12), score), rel=1e-5)
     for score in ("faithfulness:n=20", "faithfulness:n=20,perturbation=zero"):

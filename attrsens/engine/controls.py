@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # of another picture, for the same class; and, for the ceiling, the same method's with another seed.
 CONTROLS = ("shuffle", "phase", "edges", "random", "other", "seed")
 KEPT = 64  # maps
+DRAWS = 5  # of a control that is drawn, where the score needs no pass: the floor is their mean
+DRAWN = ("shuffle", "phase", "random")
 
 
 @dataclass
@@ -47,6 +49,7 @@ class Maps:
     tally: Tally
     memo: dict[str, Computed]
     dry: bool = False
+    _drawn: dict[tuple[str, str, int, int], Tensor] = field(default_factory=dict)
 
     @property
     def pixels(self) -> Tensor:
@@ -86,6 +89,13 @@ class Maps:
             return noise
         there = self.map_of(*((reseeded(call), target, self.ready) if name == "seed" else (call, target, self.other())))
         return lambda heatmap, i: there.map
+
+    def drawn(self, name: str, call: Call, target: int, raw: Tensor, draw: int) -> Tensor:
+        """A control in the place of a call's raw map; kept, since several scores judge it."""
+        place = name, call.expression, target, draw
+        if place not in self._drawn:
+            self._drawn[place] = self.control(name, call, target)(raw, draw)
+        return self._drawn[place]
 
     def map_of(self, call: Call, target: int, ready: Ready) -> Raw:
         """The raw map of a call on this image or another, from memory, from the store, or computed."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from attrsens.engine.bench import Bench, Job, Outcome
 from attrsens.engine.cell import Call, parse_call
 from attrsens.engine.compute import Computed, Ready, Tally, cell_of, explainer
-from attrsens.engine.controls import CONTROLS, Maps, seeded
+from attrsens.engine.controls import CONTROLS, DRAWN, DRAWS, Maps, seeded
 from attrsens.engine.inputs import Source
 from attrsens.engine.metrics import Judging, definition, free, rescaled, short, spec_of
 from attrsens.engine.report import Failure, PassInfo, ScoreInfo, SimilarityInfo
@@ -42,6 +42,7 @@ class Row:
     found: Found
     call: Call
     control: str | None
+    draw: int = 0
     outcome: Outcome | None = None
     job: Job | None = None
 
@@ -87,8 +88,10 @@ class Judge:
         maps = self._maps(classifier, ready)
         for found in part:
             for call in self.judging.scores:
-                names = [None, *(CONTROLS if self._calibrates(call) else ())]
-                rows += [Row(found, call, name) for name in names]
+                rows.append(Row(found, call, None))
+                for name in CONTROLS if self._calibrates(call) else ():
+                    draws = DRAWS if free(call) and name in DRAWN else 1
+                    rows += [Row(found, call, name, draw) for draw in range(draws)]
         for row in rows:
             row.outcome = self._stored(classifier, ready, row)
             if row.outcome is None:
@@ -122,10 +125,10 @@ class Judge:
             return Job(case, row.call)
         if row.control == "seed" and not seeded(found.call):
             return None
-        control = maps.control(row.control, found.call, found.target)
         if spec.traits["judges"] == "pool":
-            return Job(case, row.call, control)
-        return Job(replace(case, raw=control(case.raw, 0), notes={}), row.call)
+            return Job(case, row.call, maps.control(row.control, found.call, found.target))
+        drawn = maps.drawn(row.control, found.call, found.target, case.raw, row.draw)
+        return Job(replace(case, raw=drawn, notes={}), row.call)
 
     # -- what is kept ------------------------------------------------------------------------------------------
 
@@ -167,7 +170,7 @@ class Judge:
             assert own.found.result
             assert own.outcome
             record, outcome = own.found.result[0], own.outcome
-            values = {row.control: row.outcome.value if row.outcome else None for row in controls}
+            values = _means(controls)
             if controls and not seeded(own.found.call):
                 judges = SCORES[own.call.name].traits["judges"]
                 values["seed"] = outcome.value if judges == "map" else None  # another seed changes nothing
@@ -287,6 +290,15 @@ def judge(
     jobs = [Job(case_of(bound, call, pixels, logits, raw, annotated), call) for call in calls]
     bench.settle(jobs)
     return [job.outcome for job in jobs if job.outcome]
+
+
+def _means(rows: Sequence[Row]) -> dict[str | None, float | None]:
+    """The value of each control, averaged over its draws; None where every draw has none."""
+    values: dict[str | None, list[float]] = {}
+    for row in rows:
+        known = [row.outcome.value] if row.outcome and row.outcome.value is not None else []
+        values.setdefault(row.control, []).extend(known)
+    return {name: sum(found) / len(found) if found else None for name, found in values.items()}
 
 
 def _shown(found: Found, raw: NDArray[np.float32]) -> NDArray[np.float32]:
