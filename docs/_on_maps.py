@@ -50,7 +50,7 @@ def sparseness() -> Iterator[Row]:
             why,
             formula(lambda h=heatmap: papers.gini(h)),
             quantus=asks(scene, "Sparseness", differs, abs=True),
-            tolerance=3e-6,  # 1e-7 is added to every magnitude
+            tolerance=3e-6,  # Quantus adds 1e-7 to every magnitude
         )
 
 
