@@ -357,6 +357,15 @@ class TestWhichClass:
         assert [(t.label, t.classes) for t in found.things] == [("dog", (1,)), ("9", ())]
 
 
+def test_a_region_of_a_class_leaves_out_what_nobody_named() -> None:
+    named, nameless = Thing("a", (1,), np.ones((2, 3), np.float32)), Thing("", None, np.ones((2, 3), np.float32))
+    found = Region("mask", (named, nameless)).of(1)
+    assert found is not None
+    assert found.things == (named,)
+    assert Region("mask", (named, nameless)).of(2) is None
+    assert Region("mask", (nameless, nameless)).of(2) is not None
+
+
 def test_region_hash_depends_on_all_of_it() -> None:
     cover = np.zeros((2, 3), np.float32)
     first = Region("box", (Thing("a", (1,), cover),))

@@ -195,6 +195,12 @@ class TestClosedForms:
         assert value(row, region, "wsl:box=sam") == 0
         assert value(row, region, "wsl") == pytest.approx(5 / 20)
 
+    def test_alpha_0_keeps_the_positive_pixels(self) -> None:
+        region = box((8, 8), (1, 1, 5, 6))
+        a = np.where(region.inside(), 0.01, -1)
+        a[0, 0] = 0
+        assert value(a, region, "wsl:alpha=0") == 1
+
     def test_an_iou_of_one_half_is_an_error(self) -> None:
         region = box((8, 8), (0, 0, 4, 4))
         (outcome,) = score(box((8, 8), (0, 0, 2, 4)).inside(), region, "wsl")

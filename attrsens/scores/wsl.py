@@ -60,23 +60,23 @@ def wsl(
 ) -> Finding:
     """Weakly supervised localisation: IoU of the map's box with the object's.
 
-    Negative values are 0; the box is the extent of all pixels that reach alpha times the maximum, not of the largest
-    connected part; without a positive value the IoU is 0. Of masks the objects' extents are the boxes. One alpha serves
-    every setting that is compared; details have the IoU at nine (`iou_10` to `iou_50`), the localisation errors
-    (1 if IoU <= 0.5), the largest IoU that one box can have with the boxes (`ceiling`), and that of the whole frame
-    (`frame`), which a shuffled map gets. SAM thresholds a small map before enlarging it; the maps here are of the
-    image's size already, so that the order does not arise, but a method that enlarges its own is thresholded after.
+    The box is the extent of all positive pixels that reach alpha times the maximum, not of their largest connected
+    part; without a positive value the IoU is 0. Of masks the objects' extents are the boxes. One alpha serves every
+    setting that is compared; details have the IoU at nine (`iou_10` to `iou_50`), the localisation errors (1 if IoU <=
+    0.5), the largest IoU that one box can have with the boxes (`ceiling`), and that of the whole frame (`frame`), which
+    a shuffled map gets. SAM thresholds a small map before enlarging it; the maps here are of the image's size already,
+    so that the order does not arise, but a method that enlarges its own is thresholded after.
 
     Raises:
         NoValue: no annotation of this class.
     """
-    a = plane(case.map).clip(min=0)
+    a = plane(case.map)
     boxes = case.region.boxes()
     if not boxes:
         raise NoValue("the objects of this class cover too little of any pixel of the crop")
 
     def iou(share: float) -> float:
-        found = extent(a >= share * a.max()) if a.any() else None
+        found = extent((a > 0) & (a >= share * a.max()))
         if found is not None and box == "sam":
             found = (found[0] + 1, found[1] + 1, found[2], found[3])
         return overlap(found, boxes, a.shape, gt) if found else 0.0
