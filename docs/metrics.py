@@ -41,7 +41,8 @@ ones. The paper's formula is typed in NumPy and knows nothing of attrsens.
 
 Quantus is asked neither to normalise maps nor to take magnitudes, unless its call says so; np.trapz, which it needs
 and NumPy 2.4 no longer has, is given back to it. A dash: the library has no such metric, or none that this variant
-could be held against. "Equal" means within 0.000001, and for `gini` 0.000003, since Quantus adds 1e-7 to every magnitude.
+could be held against. "Equal" means within 0.000001, and for `gini` 0.000003, since Quantus adds 1e-7 to every
+magnitude.
 """
 
 
