@@ -10,7 +10,7 @@ import numpy as np
 
 from attrsens.engine.bench import Control
 from attrsens.engine.cell import Call, parse_call
-from attrsens.engine.compute import Computed, Ready, Tally, cell_of, compute, explainer
+from attrsens.engine.compute import Computed, Ready, Tally, compute, explainer
 from attrsens.engine.report import PassInfo
 from attrsens.engine.store import Store
 from attrsens.errors import InputError
@@ -102,7 +102,7 @@ class Maps:
         import torch
 
         f = self.classifier
-        cell = cell_of(f, ready.image.sha256, target, call, width=self.width)
+        cell = ready.cell(f, target, call, width=self.width)
         key = cell.raw().key
         if self.dry:
             bound = explainer(f, call, target, dry=True)
