@@ -244,7 +244,7 @@ def runs(metrics: bool = False) -> Callable[[Callable[..., int]], Callable[..., 
         shared = inspect.signature(_shared, eval_str=True).parameters
         given = ("values", "flags", "metric_flags")
         own = {n: p for n, p in inspect.signature(command, eval_str=True).parameters.items() if n not in given}
-        methods = {name: _flag(name, owners) for name, owners in METHODS.parameters().items()}
+        methods = {n: _flag(n, owners) for n, owners in METHODS.parameters().items() if n not in own}
         judged = _metric_flags() if metrics else {}
 
         def wrapper(**given: Any) -> int:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
 from attrsens.engine.report import Aggregate, Comparison, Record, Report
-from attrsens.engine.stats import paired_rows, summary
+from attrsens.engine.stats import Sample, comparisons, summary
 from attrsens.spec import METHODS, WRAPPERS, Registry, Value, split_expression, write_expression
 
 Place = tuple[str, float, str | None, str]  # model id, noise, erased, method expression
-Numbers = dict[str, float | None]  # by image
 RESCALED, FLOOR, CEILING = " (rescaled)", " (floor)", " (ceiling)"
 FLIP, CHANGE = "label_flip", "probability_change"
 ABSENT = "there is no map"
@@ -20,22 +19,22 @@ ABSENT = "there is no map"
 
 @dataclass
 class Row:
-    """A quantity of one place, or of a pair of them, image by image."""
+    """A quantity of one place, or of a pair of them: every value of every image, and why there is none."""
 
     quantity: str
     at: tuple[Place, ...]
-    values: dict[str, list[float | None]] = field(default_factory=dict)
-    reasons: list[str] = field(default_factory=list)
+    values: dict[str, list[float]] = field(default_factory=dict)
+    reasons: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, image: str, value: float | None, reason: str | None = None) -> None:
-        self.values.setdefault(image, []).append(value)
         if value is None:
-            self.reasons.append(reason or "no value")
+            self.reasons.setdefault(image, []).append(reason or "no value")
+        else:
+            self.values.setdefault(image, []).append(value)
 
-    def numbers(self) -> Numbers:
+    def means(self) -> dict[str, float]:
         """By image, targets averaged."""
-        known = {image: [v for v in values if v is not None] for image, values in self.values.items()}
-        return {image: sum(values) / len(values) if values else None for image, values in known.items()}
+        return {image: sum(values) / len(values) for image, values in self.values.items()}
 
 
 class Tables:
@@ -70,10 +69,8 @@ class Tables:
             for s in record.similarities:
                 pair = sorted((here, by_key[image, s.to]), key=self.order.__getitem__)
                 self.row(s.name, *pair).add(image, s.value, s.reason)
-                extra = ((RESCALED, s.rescaled), (FLOOR, s.floor), (CEILING, s.ceiling))
-                for suffix, value in extra:
-                    if value is not None:
-                        self.row(s.name + suffix, *pair).add(image, value)
+                for suffix, value in ((RESCALED, s.rescaled), (FLOOR, s.floor), (CEILING, s.ceiling)):
+                    self.row(s.name + suffix, *pair).add(image, value, s.reason or "there is no control")
             said, view = record.input.prediction, (*here[:3], "")
             if said and (image, view, record.target.index) not in seen:
                 seen.add((image, view, record.target.index))
@@ -88,7 +85,11 @@ class Tables:
     def aggregates(self) -> list[Aggregate]:
         """A row for every score of a place, every similarity of a pair of places (raw, rescaled, floor and ceiling),
         how far a method agrees with the others, and what a change of the input does to the prediction."""
-        return [self._summary(row) for row in [*self.rows.values(), *self.agreement()]]
+        return [
+            self._summary(self.sample(row))
+            for row in [*self.rows.values(), *self.agreement()]
+            if row.values or _own(row)
+        ]
 
     def agreement(self) -> Iterator[Row]:
         """For every place the mean, over the other methods of its model and input, of the rescaled similarity."""
@@ -97,28 +98,31 @@ class Tables:
             found: dict[Place, dict[str, list[float]]] = {}
             for row in self.rows.values():
                 if row.quantity == name and row.at[0][:3] == row.at[1][:3]:
-                    for image, value in row.numbers().items():
-                        for place in row.at if value is not None else ():
-                            found.setdefault(place, {}).setdefault(image, []).append(float(value or 0))
+                    for image, value in row.means().items():
+                        for place in row.at:
+                            found.setdefault(place, {}).setdefault(image, []).append(value)
             for place in sorted(found, key=self.order.__getitem__):
                 row = Row(f"agreement ({name.removesuffix(RESCALED)})", (place,))
                 for image, values in found[place].items():
                     row.add(image, sum(values) / len(values))
                 yield row
 
-    def _summary(self, row: Row) -> Aggregate:
-        numbers = row.numbers()
-        known = [v for v in numbers.values() if v is not None]
-        missing, reasons = len(self.images) - len(known), row.reasons
-        if row.quantity.endswith((RESCALED, FLOOR, CEILING)):
-            reasons = reasons or ["there is no floor or no value"] * missing
-        else:
-            reasons = [*reasons, *[ABSENT] * (len(self.images) - len(numbers))]
-        if row.quantity.endswith((FLOOR, CEILING)):
-            mean = sum(known) / len(known) if known else None
-            counts = {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
-            return Aggregate(row.quantity, self.group(*row.at), mean, None, None, len(known), missing, counts)
-        return summary(row.quantity, self.group(*row.at), known, missing, reasons)
+    def sample(self, row: Row) -> Sample:
+        """The row by image, over all images of the comparison."""
+        means = row.means()
+        why = {image: row.reasons.get(image, [ABSENT])[0] for image in self.images if image not in means}
+        lost = [*(reason for reasons in row.reasons.values() for reason in reasons)]
+        lost += [ABSENT for image in why if image not in row.reasons]
+        return Sample(row.quantity, self.group(*row.at), {i: means.get(i) for i in self.images}, why, lost)
+
+    def _summary(self, sample: Sample) -> Aggregate:
+        known = [value for value in sample.values.values() if value is not None]
+        missing = len(sample.values) - len(known)
+        if not sample.quantity.endswith((FLOOR, CEILING)):
+            return summary(sample.quantity, sample.group, known, missing, sample.lost)
+        mean = sum(known) / len(known) if known else None
+        counts = {reason: sample.lost.count(reason) for reason in dict.fromkeys(sample.lost)}
+        return Aggregate(sample.quantity, sample.group, mean, None, None, len(known), missing, counts)
 
     # -- differences -------------------------------------------------------------------------------------------
 
@@ -131,13 +135,10 @@ class Tables:
             if not row.quantity.endswith((FLOOR, CEILING)):
                 by_quantity.setdefault(row.quantity, []).append(row)
         out = []
-        for quantity, rows in by_quantity.items():
-            pairs = [(a, b) for a, b in combinations(rows, 2) if _comparable(a.at, b.at)]
-            triples = [
-                (self.group(*a.at), self.group(*b.at), *_aligned(a.numbers(), b.numbers(), self.images))
-                for a, b in pairs
-            ]
-            out += paired_rows(quantity, triples)
+        for rows in by_quantity.values():
+            numbers = [self.sample(row) for row in rows]
+            pairs = combinations(range(len(rows)), 2)
+            out += comparisons((numbers[i], numbers[j]) for i, j in pairs if _comparable(rows[i].at, rows[j].at))
         return out
 
     def group(self, *at: Place) -> dict[str, Any]:
@@ -182,9 +183,9 @@ def _comparable(a: tuple[Place, ...], b: tuple[Place, ...]) -> bool:
     return not change or (bool(one[3]) and (0.0, None) in (one[1:3], other[1:3]))
 
 
-def _aligned(a: Numbers, b: Numbers, images: Iterable[str]) -> tuple[list[float | None], list[float | None]]:
-    images = list(images)
-    return [a.get(image) for image in images], [b.get(image) for image in images]
+def _own(row: Row) -> bool:
+    """Whether a row is worth its place even without a single value."""
+    return not row.quantity.endswith((RESCALED, FLOOR, CEILING))
 
 
 # -- what is printed and drawn ---------------------------------------------------------------------------------
@@ -195,18 +196,17 @@ class Matrix:
     """Mean similarities of all pairs.
 
     Attributes:
-        groups: of the n places.
+        groups: of the n places. images: the most that a pair has.
         mean, rescaled, floor, ceiling: (i, j) with i < j to the number, None where there is none.
-        images: the most images that a pair has.
     """
 
     quantity: str
     groups: list[dict[str, Any]]
+    images: int
     mean: dict[tuple[int, int], float | None]
     rescaled: dict[tuple[int, int], float | None]
     floor: dict[tuple[int, int], float | None]
     ceiling: dict[tuple[int, int], float | None]
-    images: int
 
 
 def matrices(report: Report) -> list[Matrix]:
@@ -228,7 +228,7 @@ def matrices(report: Report) -> list[Matrix]:
                 i, j = sorted((place[repr(own)], place[repr(row.group["to"])]))
                 means[suffix][i, j] = row.mean
                 most = max(most, row.n)
-        out.append(Matrix(quantity, list(groups.values()), *means.values(), most))
+        out.append(Matrix(quantity, list(groups.values()), most, *means.values()))
     return out
 
 
@@ -267,5 +267,3 @@ def _brief(text: str, registry: Registry) -> str:
 
 def _text(value: Value) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-

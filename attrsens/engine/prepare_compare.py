@@ -39,7 +39,9 @@ def prepare_compare(
     levels: Iterable[Any] = noise if isinstance(noise, (list, tuple)) else [noise]
     changes(levels, None)  # their range, before anything is read
     if fill is not None and erase is None:
-        raise AttrsensError("fill is of what --erase removes; a method takes its own by expression, such as sp:fill=black")
+        raise AttrsensError(
+            "fill is of what --erase removes; a method takes its own by expression, such as sp:fill=black"
+        )
     erasure = Erasure(erase, fill or "mean") if erase is not None else None
     judging = replace(asked(metrics, USUAL, metric_parameters, annotations, calibrate), across=True)
     prepared = prepare(images, **options)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from attrsens.engine.report import Aggregate, Comparison, Record
+from attrsens.engine.report import Aggregate, Record
 
 FEWEST = 6  # images for an interval
 RESAMPLES = 9999
@@ -114,22 +114,3 @@ def _group(record: Record) -> dict[str, Any]:
         "parameters": {**record.method.parameters},
         "expression": record.method.expression,
     }
-
-
-def paired_rows(
-    quantity: str,
-    rows: Sequence[tuple[dict[str, Any], dict[str, Any], Sequence[float | None], Sequence[float | None]]],
-) -> list[Comparison]:
-    """Differences a - b over images, Holm over the rows.
-
-    Args:
-        rows: what a and b are, and their numbers of the same images in order.
-    """
-    out = []
-    for a, b, left, right in rows:
-        gaps = np.asarray([x - y for x, y in zip(left, right, strict=True) if x is not None and y is not None])
-        mean = float(gaps.mean()) if len(gaps) else None
-        sd = float(gaps.std(ddof=1)) if len(gaps) > 1 else 0.0
-        effect = mean / sd if mean is not None and sd > 0 else None
-        out.append(Comparison(quantity, a, b, mean, interval(gaps), effect, None, None, len(gaps), None))
-    return out

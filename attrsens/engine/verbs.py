@@ -20,7 +20,6 @@ from attrsens.engine.stats import aggregates
 from attrsens.errors import AttrsensError
 
 if TYPE_CHECKING:
-    from attrsens.engine.compare import Comparer
     from attrsens.engine.judge import Judge
     from attrsens.models.classifier import Classifier
 
@@ -122,7 +121,7 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
     """
     request = prepared.request
     tally = Tally()
-    judge: Judge | Comparer | None = None
+    judge: Judge | None = None
     if prepared.judging:
         from attrsens.engine.judge import Judge
 
@@ -133,8 +132,8 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
     if judge and prepared.judging and prepared.judging.across:
         from attrsens.engine.compare import Comparer
 
-        judge = Comparer.around(judge)
-        parts = judge.grouped(run(request, prepared.store, tally, judge), len(request.views))
+        comparer = Comparer.around(judge)
+        parts = comparer.grouped(run(request, prepared.store, tally, comparer), len(request.views))
         total = len(request.sources)
     results: list[Result] = []
     records = []
