@@ -200,6 +200,10 @@ class Aggregate:
 
 @dataclass
 class Comparison:
+    """Two groups on the same images. `definition` says what difference, effect size and p are; p_holm is corrected for
+    the table that the row stands in; smallest_detectable is found with 80 % power at 5 %; `missing` images lack one of
+    the two values."""
+
     quantity: str
     a: dict[str, Any]
     b: dict[str, Any]
@@ -210,6 +214,9 @@ class Comparison:
     p_holm: float | None
     n: int
     smallest_detectable: float | None
+    missing: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    definition: str = ""
 
 
 @dataclass
