@@ -25,6 +25,14 @@ Noise = Annotated[
         help="Sd of Gaussian noise on the pixels, in units of their range, cut to it; repeatable. 0 is always there.",
     ),
 ]
+NoiseAt = Annotated[
+    str,
+    typer.Option(
+        "--noise-at",
+        metavar="crop|picture",
+        help="What noise is added to: what the model sees, or the picture at its own size, rounded to 8 bits.",
+    ),
+]
 Erase = Annotated[
     Path | None,
     typer.Option(
@@ -62,6 +70,7 @@ def compare(
     flags: options.Flags,
     metric_flags: dict[str, options.Flags],
     noise: Noise = None,
+    noise_at: NoiseAt = "crop",
     erase: Erase = None,
     fill: Fill = None,
     metrics: Metrics = None,
@@ -72,7 +81,13 @@ def compare(
 
     attrsens compare img.jpg --method grad --method sg --noise 0.1
     """
-    more: dict[str, Any] = {"noise": noise or [], "erase": erase, "fill": fill, "metrics": metrics}
+    more: dict[str, Any] = {
+        "noise": noise or [],
+        "noise_at": noise_at,
+        "erase": erase,
+        "fill": fill,
+        "metrics": metrics,
+    }
     more |= {"metric_parameters": metric_flags, "annotations": annotations, "calibrate": calibrate}
     return go(values, prepare_compare, _show, CompareWriter, **more, **flags)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ NOISE = Hyper(
     0.0,
     Param("sd of Gaussian noise on the pixels, in units of their range", min=0, max=1, source="SAM; methods 5.8"),
 )
+NOISE_AT = Hyper("noise_at", str, "crop", Param("what noise is added to", choices=("crop", "picture")))
 FILL = Hyper("fill", str, "mean", Param("what stands in an erased object's place", choices=FILLS))
 
 
@@ -120,23 +121,28 @@ class Erasure:
 
 @dataclass(frozen=True)
 class Change:
-    """Erase, then add noise.
+    """Noise is added, and an object erased.
 
     Attributes:
-        noise: sd of N(0, sd^2), added to every entry of the crop in [0, 1], before the classifier normalises; the sum
-            is cut to [0, 1], so that it remains a picture. Its standard normal draw depends on `seed`, the image and
-            the crop's shape alone: levels differ by the factor only, and models of one input size see the same noise.
-            (SAM adds it to the whole picture and rounds to 8 bits; its sd is .316.)
+        noise: sd of N(0, sd^2), added to every entry in [0, 1], before the classifier normalises; the sum is cut to
+            [0, 1], so that it remains a picture. Its standard normal draw depends on `seed`, the image and the shape
+            alone: levels differ by the factor only, and models of one input size see the same noise.
         seed: of the noise. The draws of methods stay those of the unchanged image.
+        at: crop: what the classifier sees, after erasing. picture: the decoded picture at its own size, rounded to 8
+            bits, then resized and cropped, then erased; resizing takes most of the noise out of a large picture. (SAM's
+            code; its variance of .1 is an sd of .316.)
     """
 
     noise: float = 0.0
     seed: int = 0
-    erasure: Erasure | None = field(default=None)
+    erasure: Erasure | None = None
+    at: str = "crop"
 
     def marks(self, cover: NDArray[np.float32] | None) -> Marks:
         """What joins the key of cells, given what is erased."""
         out: Marks = {"noise": self.noise, "noise_seed": self.seed} if self.noise else {}
+        if self.noise and self.at != "crop":
+            out["noise_at"] = self.at
         if self.erasure and cover is not None:
             out["erased"] = self.erasure.mark(cover)
         return out
@@ -150,19 +156,23 @@ class Change:
         return self.erasure.cover(source, image, classifier) if self.erasure else None
 
     def apply(
-        self, pixels: NDArray[np.float32], image: str, cover: NDArray[np.float32] | None, classifier: Classifier
+        self, pixels: NDArray[np.float32], image: Image, cover: NDArray[np.float32] | None, classifier: Classifier
     ) -> NDArray[np.float32]:
         """Changed pixels (C, H, W) in [0, 1].
 
         Args:
-            image: hash that keys the draw.
+            pixels: the image's, as the classifier sees them.
         """
+        if self.noise and self.at == "picture":
+            noisy = self._noisy(image.pixels / np.float32(255), image)
+            pixels = classifier.preprocess.apply(replace(image, pixels=(noisy * 255).round().astype(np.uint8)))
         if self.erasure and cover is not None:
             pixels = self.erasure.apply(pixels, cover, classifier)
-        if self.noise:
-            draw = Stream(self.seed, image, "input noise").normal([0], pixels.shape)[0]
-            pixels = np.clip(pixels + np.float32(self.noise) * draw, 0, 1)
-        return pixels
+        return self._noisy(pixels, image) if self.noise and self.at == "crop" else pixels
+
+    def _noisy(self, values: NDArray[np.float32], image: Image) -> NDArray[np.float32]:
+        draw = Stream(self.seed, image.sha256, "input noise").normal([0], values.shape)[0]
+        return np.asarray(np.clip(values + np.float32(self.noise) * draw, 0, 1), np.float32)
 
     def of(
         self, source: Source, clean: Ready, classifier: Classifier, store: Store | None, tally: Tally
@@ -171,7 +181,7 @@ class Change:
         stage = "erase"
         try:
             cover = self.cover(source, clean.image, classifier)
-            pixels = self.apply(clean.pixels, clean.image.sha256, cover, classifier)
+            pixels = self.apply(clean.pixels, clean.image, cover, classifier)
             marks, stage = self.marks(cover), "predict"
             logits = predict(classifier, clean.image, pixels, store, tally, marks)
         except InputError as error:
@@ -182,16 +192,17 @@ class Change:
         return replace(clean, pixels=pixels, logits=logits, change=info, marks=marks, before=clean.logits)
 
 
-def changes(noise: Iterable[object], erasure: Erasure | None, seed: int = 0) -> tuple[Change, ...]:
+def changes(noise: Iterable[object], erasure: Erasure | None, seed: int = 0, at: str = "crop") -> tuple[Change, ...]:
     """Every change that is asked for: each noise level with nothing erased, then each with the object erased, without
     the input as it is, which always belongs to a comparison.
 
     Raises:
-        AttrsensError: a level outside [0, 1].
+        AttrsensError: a level outside [0, 1], or no place for it.
     """
+    at = str(NOISE_AT.check(at, "input"))
     levels = dict.fromkeys([0.0, *(float(NOISE.check(level, "input")) for level in noise)])
     found = [
-        Change(level, seed if level else 0, erased)
+        Change(level, seed if level else 0, erased, at)
         for erased in ([None, erasure] if erasure else [None])
         for level in levels
     ]

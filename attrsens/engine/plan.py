@@ -111,7 +111,7 @@ def plan(request: Request, store: Store | None, judging: Judging | None = None) 
     forward = backward = cells = cached = images = 0
     speeds: dict[str, tuple[float, float]] = {}
     seconds = 0.0
-    memo: dict[str, Computed] = {}  # maps of other pictures, which are counted once
+    memo: dict[str, Computed] = {}  # maps of other pictures for classes that are known, which are counted once
 
     @cache
     def passes(classifier: Classifier, position: int, shape: tuple[int, int]) -> PassInfo:
@@ -124,6 +124,7 @@ def plan(request: Request, store: Store | None, judging: Judging | None = None) 
             continue
         images += 1
         shared: list[int] | None = None
+        own: dict[str, Computed] = {}
         for classifier, change in request.views:
             entry = store.get(cell_of(classifier, image.sha256).key) if store else None
             known = [int(entry.arrays["logits"].argmax())] if entry else []
@@ -154,7 +155,8 @@ def plan(request: Request, store: Store | None, judging: Judging | None = None) 
                     run_backward += found.backward
             if judging:
                 shape = (bottom - top, right - left)
-                spent = _judging_cost(request, judging, classifier, image, shape, targets, entry, store, marks, memo)
+                kept = memo if entry else own
+                spent = _judging_cost(request, judging, classifier, image, shape, targets, entry, store, marks, kept)
                 run_forward, run_backward = run_forward + spent.forward, run_backward + spent.backward
             if run_forward and classifier.id not in speeds:
                 speeds[classifier.id] = throughput(classifier, CALIBRATION / len(request.classifiers))
@@ -192,7 +194,7 @@ def _judging_cost(
     logits = known if known is not None else Stream(0, "", "dry").normal([0], (max(classes) + 2,))[0]
     tally = Tally()
     judge = Judge(judging, {classifier.id: width_of(request, classifier)}, store if known is not None else None, tally)
-    judge.dry, judge.memo = True, memo if known is not None else {}
+    judge.dry, judge.memo = True, memo
     part = []
     for target in classes:
         for call in request.calls:

@@ -23,6 +23,7 @@ def prepare_compare(
     images: Any = (),
     *,
     noise: float | str | Sequence[float | str] = (),
+    noise_at: str = "crop",
     erase: str | Path | None = None,
     fill: str | None = None,
     metrics: str | Sequence[str] | None = None,
@@ -37,15 +38,13 @@ def prepare_compare(
         AttrsensError: see `compare`.
     """
     levels: Iterable[Any] = noise if isinstance(noise, (list, tuple)) else [noise]
-    changes(levels, None)  # their range, before anything is read
+    changes(levels, None, at=noise_at)  # their range, before anything is read
     if fill is not None and erase is None:
-        raise AttrsensError(
-            "fill is of what --erase removes; a method takes its own by expression, such as sp:fill=black"
-        )
+        raise AttrsensError("fill belongs to --erase; a method takes its own by expression, such as sp:fill=black")
     erasure = Erasure(erase, fill or "mean") if erase is not None else None
     judging = replace(asked(metrics, USUAL, metric_parameters, annotations, calibrate), across=True)
     prepared = prepare(images, **options)
-    found = changes(levels, erasure, int(options.get("seed") or 0))
+    found = changes(levels, erasure, int(options.get("seed") or 0), noise_at)
     request = replace(prepared.request, changes=found, one_class=True)
     classifiers = request.classifiers
     if len(request.calls) * len(classifiers) * (len(found) + 1) < 2:
@@ -63,6 +62,7 @@ def prepare_compare(
         **prepared.config,
         **judging_config(judging, annotations),
         "noise": [0.0, *dict.fromkeys(c.noise for c in found if c.noise)],
+        "noise_at": noise_at,
         "noise_seed": int(options.get("seed") or 0),
         "erase": erasure.name if erasure else None,
         "fill": erasure.fill if erasure else None,

@@ -15,7 +15,7 @@ from attrsens.engine.report import Aggregate, Comparison, Record
 __all__ = ["FEWEST", "Sample", "aggregates", "comparisons", "correlations", "interval", "samples", "summary"]
 
 LOCALISATION = ("loc", "eg", "pp", "con", "pointing")
-HITS = ("pointing", "prediction_kept")  # 0 or 1 by definition, so that ones alone have an interval, too
+HITS = ("pointing", "prediction_kept", "label_flip")  # 0 or 1 by definition, so that ones alone have an interval, too
 
 
 @dataclass

@@ -93,6 +93,7 @@ def compare(images: Any = (), **options: Any) -> Report:
     Args:
         images, and all other options of `explain`.
         noise: sds of Gaussian noise on the pixels (see `engine.changes.Change`); the input without it is always there.
+            noise_at: crop (what the model sees) or picture (at its own size, in 8 bits).
         erase: a mask PNG for all images, or a folder of masks named as they are: everything is repeated without what
             it marks. fill: what stands there instead: mean, black, grey, white or blur.
         metrics, metric_parameters, annotations: as for `score`; without any, spearman, hog, ssim and sign_agreement.
