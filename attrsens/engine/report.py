@@ -218,9 +218,16 @@ class Skipped:
 
 @dataclass
 class Gate:
+    """Outcome of a condition. observed: the worst row's value, null with a reason. rows, failed: how many were tested,
+    and how many of them fail. group: of the worst row."""
+
     expression: str
     passed: bool
     observed: float | None
+    rows: int = 0
+    failed: int = 0
+    group: dict[str, Any] | None = None
+    reason: str | None = None
 
 
 @dataclass
