@@ -161,7 +161,9 @@ def _build(name: str, table: Mapping[str, Any], sha256: str) -> Preset:
         raise AttrsensError(f"preset {name}: what must be one line")
     lines = {key: " ".join(table.get(key, "").split()) for key in LINES}
     options = _options(name, table["options"])
-    return Preset(name, table["command"], options, sha256, published=_published(name, table.get("published", "")), **lines)
+    return Preset(
+        name, table["command"], options, sha256, published=_published(name, table.get("published", "")), **lines
+    )
 
 
 def _options(name: str, table: object) -> dict[str, Option]:
@@ -184,7 +186,9 @@ def _published(name: str, value: object) -> str | list[Row]:
     if isinstance(value, str):
         return " ".join(value.split())
     rule = 'published must be text, or rows such as {of = "grad", ssim = 0.4, gini = [0.56, 0.04]}'
-    if not isinstance(value, list) or not all(isinstance(row, dict) and isinstance(row.get("of"), str) for row in value):
+    if not isinstance(value, list) or not all(
+        isinstance(row, dict) and isinstance(row.get("of"), str) for row in value
+    ):
         raise AttrsensError(f"preset {name}: {rule}; got {_shown(value)}")
     for row in value:
         for key, numbers in row.items():
