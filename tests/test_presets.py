@@ -94,7 +94,8 @@ def test_published_numbers_are_of_what_the_preset_computes(preset):
             if name != "of":
                 value = number[0] if isinstance(number, list) else number
                 low, high = low_high[name]
-                assert (low is None or value >= low) and (high is None or value <= high), row
+                assert low is None or value >= low, row
+                assert high is None or value <= high, row
 
 
 def test_numbers_that_the_papers_print():
@@ -365,5 +366,5 @@ def test_the_example_file_of_the_readme_works(write, resolved):
 
 
 def test_presets_are_in_the_package():
-    assert presets.FOLDER == Path(attrsens.__file__).parent / "presets"
+    assert Path(attrsens.__file__).parent == presets.FOLDER.parent
     assert {p.suffix for p in presets.FOLDER.iterdir()} == {".toml"}

@@ -77,7 +77,7 @@ def listing(
     ],
     json: options.JsonList = None,
 ) -> None:
-    """What there is: methods and metrics with parameters, defaults, sources and costs; models; presets; packaged samples."""
+    """What there is: methods and metrics with parameters, defaults, sources and costs; models; presets; samples."""
     if what not in WHAT:
         raise unknown("list", what, WHAT)
     rows = WHAT[what]()
