@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from attrsens.cli.preset import Chosen, Flag, choose
+from attrsens.engine.presets import shipped
 from attrsens.engine.store import DEFAULT_LIMIT
 from attrsens.samples import samples
 from attrsens.spec import METHODS, SCORES, SIMILARITIES, Hyper
@@ -133,6 +135,18 @@ PlanOnly = Annotated[
         "--plan", help="Print cells, passes, memory and expected time; run nothing else.", rich_help_panel=RUN
     ),
 ]
+PresetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME|FILE.toml",
+        help="A named set of option values ('attrsens list presets'); what you type wins.",
+        callback=choose,
+        is_eager=True,
+        autocompletion=_names(shipped),
+        rich_help_panel=RUN,
+    ),
+]
 CacheDir = Annotated[
     Path | None,
     typer.Option(
@@ -232,6 +246,7 @@ def _shared(
     no_fold: NoFold = False,
     batch: Batch = "auto",
     plan: PlanOnly = False,
+    preset: PresetOption = None,
     cache_dir: CacheDir = None,
     cache_limit: CacheLimit = DEFAULT_LIMIT / 1e9,
     no_cache: NoCache = False,
@@ -265,8 +280,12 @@ def runs(metrics: bool = False) -> Callable[[Callable[..., int]], Callable[..., 
         own = {n: p for n, p in inspect.signature(command, eval_str=True).parameters.items() if n not in given}
         methods = {n: _flag(n, owners) for n, owners in METHODS.parameters().items() if n not in own}
         judged = _metric_flags() if metrics else {}
+        every = [Flag(n, None, n) for n in methods] + [Flag(w, metric, n) for w, (metric, n, _) in judged.items()]
 
         def wrapper(**given: Any) -> int:
+            chosen: Chosen | None = given["preset"]
+            if chosen:
+                given = chosen.settle(given, every)
             values = {name: given[name] for name in shared}
             flags = {name: given[name] for name in methods if given[name] is not None}
             metric_flags: dict[str, Flags] = {}

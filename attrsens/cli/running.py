@@ -69,7 +69,8 @@ def go(
 
         _show_plan(make_plan(prepared.request, prepared.store, prepared.judging), json)
         return 0
-    prepared.config.update({"format": formats, "overlay": v["overlay"]})
+    preset = v["preset"].preset.stamp() if v["preset"] else None
+    prepared.config.update({"format": formats, "overlay": v["overlay"], "preset": preset})
     writer = writes(out, formats, force=v["force"], overlay=v["overlay"])
     code = 0
     try:
