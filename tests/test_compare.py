@@ -479,8 +479,16 @@ def test_differences_are_paired_and_holm_is_over_a_quantity(wide: Report) -> Non
     pairs = [c for c in wide.comparisons if c.quantity == "spearman"]
     between = [c for c in pairs if c.a["model"] != c.b["model"]]
     through = [c for c in pairs if c.a["model"] == c.b["model"]]
+    cross = [c for c in through if c.a["to"]["model"] != c.a["model"]]
+    through = [c for c in through if c not in cross]
     assert len(between) == 6 * 5 / 2
     assert len(through) == 2 * 3
+    assert len(cross) == 2 * 3, "which method of one model comes closer to the grad of the other"
+    for c in cross:
+        ends = [[(g["model"], g["method"]) for g in (side, side["to"])] for side in (c.a, c.b)]
+        (shared,) = set(ends[0]) & set(ends[1])
+        assert shared[1] == "grad"
+        assert len({model for model, _ in {*ends[0], *ends[1]} - {shared}} | {shared[0]}) == 2
     for c in through:
         assert c.a["expression"] == c.a["to"]["expression"] != c.b["expression"]
         assert (c.a["noise"], c.a["to"]["noise"]) == (0.0, 0.1)
@@ -593,7 +601,7 @@ def test_the_command_prints_a_table_and_draws_it(run_cli, tmp_path, monkeypatch)
             assert drawn.info["Software"] == "attrsens"
             assert drawn.width > 400
     lines = stdout.splitlines()
-    assert lines[0].startswith("spearman, mean over 1 images")
+    assert lines[0].startswith("spearman, mean over 1 image; above")
     table = lines[2:6]
     assert len({len(line) for line in table}) == 1, "aligned"
     assert [line.split()[0] for line in table] == ["1", "2", "3", "4"]

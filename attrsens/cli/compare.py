@@ -13,6 +13,7 @@ from attrsens.engine.agreement import CHANGE, FLIP, RESCALED, Matrix, labels, ma
 from attrsens.engine.changes import FILLS
 from attrsens.engine.prepare_compare import prepare_compare
 from attrsens.render.agreement import CompareWriter, colour_of, says
+from attrsens.spec import SCORES, SIMILARITIES
 
 if TYPE_CHECKING:
     from attrsens.engine.report import Report
@@ -52,6 +53,7 @@ Metrics = Annotated[
         "--metrics",
         metavar="NAME,...|NAME:PARAM=VALUE,...",
         help="Similarities and scores; repeatable. Default: spearman,hog,ssim,sign_agreement.",
+        autocompletion=options.names(lambda: [*SCORES, *SIMILARITIES]),
     ),
 ]
 Calibrate = Annotated[
@@ -110,7 +112,7 @@ def _show(report: Report, out: Path) -> None:
 
 def _matrix(matrix: Matrix) -> None:
     names, size = labels(matrix.groups), len(matrix.groups)
-    console.out(f"{matrix.quantity}, mean over {matrix.images} images; {TRIANGLES}")
+    console.out(f"{matrix.quantity}, mean over {_count(matrix.images, 'image')}; {TRIANGLES}")
     wide = max(len(name) for name in names)
     console.out(" " * (wide + 5) + "".join(f"{j + 1:>7}" for j in range(size)))
     for i, name in enumerate(names):
@@ -133,7 +135,7 @@ def _comparisons(report: Report) -> None:
         rows = [c for c in report.comparisons if c.quantity == quantity and c.p is not None]
         if not rows:
             continue
-        console.out(f"{quantity}: differences over images; p by Holm over these {len(rows)} rows")
+        console.out(f"{quantity}: differences over images; p by Holm over {_count(len(rows), 'row')}")
         for c in rows:
             a, b = (_pair(side) for side in (c.a, c.b))
             interval = f"{c.ci95[0]:+.3g} to {c.ci95[1]:+.3g}" if c.ci95 else "-"
@@ -145,9 +147,15 @@ def _comparisons(report: Report) -> None:
 def _pair(group: dict[str, Any]) -> str:
     """A place, or a pair of them, with its model."""
     if "to" not in group:
-        return " ".join(dict.fromkeys([group["model"], *labels([group])]))
+        (name,) = labels([group])
+        return name if name.startswith(group["model"]) else f"{group['model']} {name}"
     names = labels([{k: v for k, v in group.items() if k != "to"}, group["to"]])
-    return f"{group['model']} {names[0]} ~ {names[1]}"
+    model = "" if names[0].startswith(group["model"]) else f"{group['model']} "
+    return f"{model}{names[0]} ~ {names[1]}"
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _number(value: float | None, digits: int | None = None) -> str:

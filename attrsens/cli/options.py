@@ -19,7 +19,8 @@ MODEL, RUN, CACHE, OUTPUT = "Model", "Running", "Cache", "Output"
 METHOD, METRIC = "Method parameters", "Metric parameters"
 
 
-def _names(pool: Callable[[], Any]) -> Callable[[str], list[str]]:
+def names(pool: Callable[[], Any]) -> Callable[[str], list[str]]:
+    """Completion from a pool of names."""
     return lambda incomplete: [name for name in pool() if name.startswith(incomplete)]
 
 
@@ -51,7 +52,7 @@ Methods = Annotated[
         "--method",
         metavar="NAME[:PARAM=VALUE,...]",
         help="Method expression; repeatable. Without it, the method that has the parameters given, else grad.",
-        autocompletion=_names(lambda: METHODS),
+        autocompletion=names(lambda: METHODS),
     ),
 ]
 Model = Annotated[
@@ -60,7 +61,7 @@ Model = Annotated[
         "--model",
         metavar="NAME[@WEIGHTS]|FILE[+WRAPPER]",
         help="Classifier; repeatable. 'attrsens list models' names them. Default: lite0.",
-        autocompletion=_names(_models),
+        autocompletion=names(_models),
         rich_help_panel=MODEL,
     ),
 ]
@@ -143,7 +144,7 @@ PresetOption = Annotated[
         help="A named set of option values ('attrsens list presets'); what you type wins.",
         callback=choose,
         is_eager=True,
-        autocompletion=_names(shipped),
+        autocompletion=names(shipped),
         rich_help_panel=RUN,
     ),
 ]
@@ -198,31 +199,12 @@ Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more.", rich
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress.", rich_help_panel=OUTPUT)]
 Debug = Annotated[bool, typer.Option("--debug", help="Tracebacks instead of one line.", rich_help_panel=OUTPUT)]
 
-
-Metrics = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--metrics",
-        metavar="NAME,...|NAME:PARAM=VALUE,...",
-        help="Scores and similarities; repeatable. Default: insertion,deletion,srg,gini; with --annotations also "
-        "pointing,eg,loc,wsl. 'attrsens list metrics' names them.",
-        autocompletion=_names(lambda: [*SCORES, *SIMILARITIES]),
-    ),
-]
 AnnotationsOption = Annotated[
     Path | None,
     typer.Option(
         "--annotations",
         metavar="FILE|DIR",
         help="Where the objects are: COCO JSON, PASCAL VOC XML (a file or a folder), or a folder of mask PNGs.",
-    ),
-]
-Calibrate = Annotated[
-    bool | None,
-    typer.Option(
-        "--calibrate/--no-calibrate",
-        help="Floors and ceilings for all scores, or for none. Default: for those that need no pass of their own.",
-        show_default=False,
     ),
 ]
 

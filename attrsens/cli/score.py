@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from attrsens.cli import console, options
 from attrsens.cli.running import go
 from attrsens.engine.prepare import prepare_score
+from attrsens.spec import SCORES, SIMILARITIES
 
 if TYPE_CHECKING:
     from attrsens.engine.report import Report
+
+
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metrics",
+        metavar="NAME,...|NAME:PARAM=VALUE,...",
+        help="Scores and similarities; repeatable. Default: insertion,deletion,srg,gini; with --annotations also "
+        "pointing,eg,loc,wsl. 'attrsens list metrics' names them.",
+        autocompletion=options.names(lambda: [*SCORES, *SIMILARITIES]),
+    ),
+]
+Calibrate = Annotated[
+    bool | None,
+    typer.Option(
+        "--calibrate/--no-calibrate",
+        help="Floors and ceilings for all scores, or for none. Default: for those that need no pass of their own.",
+        show_default=False,
+    ),
+]
 
 
 @options.runs(metrics=True)
@@ -18,9 +41,9 @@ def score(
     values: dict[str, Any],
     flags: options.Flags,
     metric_flags: dict[str, options.Flags],
-    metrics: options.Metrics = None,
+    metrics: Metrics = None,
     annotations: options.AnnotationsOption = None,
-    calibrate: options.Calibrate = None,
+    calibrate: Calibrate = None,
 ) -> int:
     """Faithfulness, localisation, sensitivity, sparseness, randomisation of explanations.
 

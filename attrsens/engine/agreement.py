@@ -130,16 +130,17 @@ class Tables:
     def comparisons(self) -> list[Comparison]:
         """Paired differences over images, Holm over the rows of each quantity: of scores, between places that differ in
         their method, their model or their input (changed against not) alone; of similarities within a model, between
-        models, and of clean against changed input also between methods; of predictions between models."""
+        models, and of clean against changed input also between methods; of one model's methods to the first method of
+        another model; of predictions between models."""
         by_quantity: dict[str, list[Row]] = {}
         for row in [*self.rows.values(), *self.agreement()]:
             if not row.quantity.endswith((FLOOR, CEILING)):
                 by_quantity.setdefault(row.quantity, []).append(row)
-        out = []
+        out, first = [], next(iter(self.records), ("", 0.0, None, ""))[3]
         for rows in by_quantity.values():
             numbers = [self.sample(row) for row in rows]
             pairs = combinations(range(len(rows)), 2)
-            out += comparisons((numbers[i], numbers[j]) for i, j in pairs if _comparable(rows[i].at, rows[j].at))
+            out += comparisons((numbers[i], numbers[j]) for i, j in pairs if _comparable(rows[i].at, rows[j].at, first))
         return out
 
     def group(self, *at: Place) -> dict[str, Any]:
@@ -176,12 +177,15 @@ def place_of(record: Record) -> Place:
     return record.model.id, record.input.noise, erased, record.method.expression
 
 
-def _comparable(a: tuple[Place, ...], b: tuple[Place, ...]) -> bool:
-    """Whether two rows of a quantity differ in one thing only, so that their difference means something."""
+def _comparable(a: tuple[Place, ...], b: tuple[Place, ...], first: str) -> bool:
+    """Whether two rows of a quantity differ in one thing only, so that their difference means something.
+
+    Args:
+        first: the method that was named first.
+    """
     if len(a) == 2:
-        within = a[0][0] == a[1][0] and b[0][0] == b[1][0]
-        if not within:
-            return False
+        if a[0][0] != a[1][0] or b[0][0] != b[1][0]:
+            return _cross(a, b, first)
         if [p[1:] for p in a] == [p[1:] for p in b]:
             return a[0][0] != b[0][0]  # the same pair in two models
         through = all(pair[0][3] == pair[1][3] for pair in (a, b))  # one method, clean against changed
@@ -192,6 +196,16 @@ def _comparable(a: tuple[Place, ...], b: tuple[Place, ...]) -> bool:
     if model + change + method != 1:
         return False
     return not change or (bool(one[3]) and (0.0, None) in (one[1:3], other[1:3]))
+
+
+def _cross(a: tuple[Place, ...], b: tuple[Place, ...], first: str) -> bool:
+    """Whether two pairs share a map of the first method in one model, and hold maps of another that differ in their
+    method: which of them comes closer."""
+    shared = [place for place in a if place in b]
+    if len(shared) != 1 or shared[0][3] != first or any(place[1:3] != (0.0, None) for place in (*a, *b)):
+        return False
+    (one,), (other,) = ([place for place in pair if place != shared[0]] for pair in (a, b))
+    return one[0] == other[0] != shared[0][0]
 
 
 def _own(row: Row) -> bool:

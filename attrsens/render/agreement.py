@@ -91,7 +91,7 @@ def heat_png(matrix: Matrix) -> bytes:
     numbered = ["".join(c if c.isprintable() else "?" for c in f"{i + 1}  {name}") for i, name in enumerate(names)]
     left = GAP + int(max(font.getlength(name) for name in numbered)) + GAP
     width = max(left + size * CELL + GAP, 480)
-    lines = wrapped(f"{matrix.quantity}, mean over {matrix.images} images. {NOTE}", font, width)
+    lines = wrapped(f"{matrix.quantity}, n = {matrix.images} images. {NOTE}", font, width)
     top = GAP + TEXT + 6
     canvas = Image.new("RGB", (width, top + size * CELL + GAP + len(lines) * (TEXT + 5) + 4), PAPER)
     draw = ImageDraw.Draw(canvas)
