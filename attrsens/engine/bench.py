@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from attrsens.explainer import Explainer, Raw
     from attrsens.models.classifier import Classifier
 
+KEPT = 10**9  # bytes of maps of copies, beyond which the oldest go
 Control = Callable[["Tensor", int], "Tensor"]
 
 
@@ -156,7 +157,7 @@ class Bench:
             places.setdefault((ask.key, len(ask.images)), []).append(place)
         asks = [wanted[same[0]][0] for same in places.values()]
         owners = [(i, k) for i, ask in enumerate(asks) for k in range(len(ask.images))]
-        size = self.classifier.sizes[0]
+        size = self.classifier.sizes[1]  # on a CPU as fast as the larger one, and there is less to fill up
         view = self.classifier.view(dry=self.dry)
         found: list[list[list[Tensor]]] = [[[] for _ in same] for same in places.values()]
         deep = not self.dry and any(ask.output == "features" for ask, _ in wanted.values())
@@ -167,9 +168,11 @@ class Bench:
                 view.score(asks[0].images.like.expand(size, *asks[0].images.like.shape), 0)
                 logits = features = None
             else:
-                chunk = torch.cat([asks[i].images.build(range(ks[0], ks[-1] + 1)) for i, ks in runs])
-                full = torch.cat([chunk, chunk[-1:].expand(size - len(chunk), *chunk.shape[1:])])
-                logits, features = _seen_of(view, full, len(chunk), deep)
+                parts = [asks[i].images.build(range(ks[0], ks[-1] + 1)) for i, ks in runs]
+                if len(part) < size:
+                    parts.append(parts[-1][-1:].expand(size - len(part), *parts[-1].shape[1:]))
+                full = parts[0] if len(parts) == 1 else torch.cat(parts)
+                logits, features = _seen_of(view, full, len(part), deep)
             at = 0
             for i, ks in runs:
                 for slot, place in enumerate(list(places.values())[i]):
@@ -190,6 +193,9 @@ class Bench:
             place = _place(job, ask)
             if not _has(self._maps, place, len(ask.images)) and _longer(ask, wanted, place, 1):
                 wanted[place] = job.case.explainer, ask
+        old = [place for place in self._maps if place not in {_place(job, ask) for job, ask in pairs}]
+        while old and sum(m.nbytes for m in self._maps.values() if not isinstance(m, Exception)) > KEPT:
+            del self._maps[old.pop(0)]
         for place, (explainer, ask) in wanted.items():
             try:
                 self._maps[place] = self._maps_of(explainer, ask)
@@ -249,10 +255,6 @@ class Bench:
         job.passes.forward += raw.passes.forward
         job.passes.backward += raw.passes.backward
         return job.case.finish(raw.map.detach().float().cpu()), raw.notes
-
-    def forget_maps(self) -> None:
-        """Let go of the maps of copies, which are large; later questions would ask for them again."""
-        self._maps.clear()
 
     def _count(self, passes: Any) -> None:
         self.passes.forward += passes.forward

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from attrsens.engine.store import Store
 from attrsens.errors import InputError
 from attrsens.explainer import Raw
 from attrsens.models.batches import Passes
+from attrsens.scores._case import Case
 from attrsens.seeds import Stream
 from attrsens.spec import Value
 
@@ -50,6 +51,7 @@ class Maps:
     memo: dict[str, Computed]
     dry: bool = False
     _drawn: dict[tuple[str, str, int, int], Tensor] = field(default_factory=dict)
+    _cases: dict[Hashable, Case] = field(default_factory=dict)
 
     @property
     def pixels(self) -> Tensor:
@@ -89,6 +91,12 @@ class Maps:
             return noise
         there = self.map_of(*((reseeded(call), target, self.ready) if name == "seed" else (call, target, self.other())))
         return lambda heatmap, i: there.map
+
+    def case(self, place: Hashable, make: Callable[[], Case]) -> Case:
+        """The case of a place, which all scores that judge the same map share, with what they work out of it."""
+        if place not in self._cases:
+            self._cases[place] = make()
+        return self._cases[place]
 
     def drawn(self, name: str, call: Call, target: int, raw: Tensor, draw: int) -> Tensor:
         """A control in the place of a call's raw map; kept, since several scores judge it."""

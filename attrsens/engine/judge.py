@@ -117,18 +117,26 @@ class Judge:
     def _job(self, maps: Maps, row: Row, annotated: Region | None) -> Job | None:
         import torch
 
-        found, spec = row.found, SCORES[row.call.name]
-        bound = maps.ready.bound(maps.classifier, found.call, found.target)
-        raw = Raw(torch.from_numpy(found.raw), found.notes, Passes())
-        case = case_of(bound, row.call, maps.pixels, torch.from_numpy(maps.ready.logits), raw, annotated)
-        if row.control is None:
-            return Job(case, row.call)
-        if row.control == "seed" and not seeded(found.call):
+        found, control, draw = row.found, row.control, row.draw
+        if control == "seed" and not seeded(found.call):
             return None
-        if spec.traits["judges"] == "pool":
-            return Job(case, row.call, maps.control(row.control, found.call, found.target))
-        drawn = maps.drawn(row.control, found.call, found.target, case.raw, row.draw)
-        return Job(replace(case, raw=drawn, notes={}), row.call)
+        pool = SCORES[row.call.name].traits["judges"] == "pool"
+        place = found.call.expression, found.target, *(row.call.parameters[k] for k in SEEN)
+
+        def own() -> Case:
+            bound = maps.ready.bound(maps.classifier, found.call, found.target)
+            raw = Raw(torch.from_numpy(found.raw), found.notes, Passes())
+            return case_of(bound, row.call, maps.pixels, torch.from_numpy(maps.ready.logits), raw, annotated)
+
+        case = maps.case(place, own)
+        if control is None or pool:
+            return Job(case, row.call, maps.control(control, found.call, found.target) if control else None)
+
+        def controlled() -> Case:
+            drawn = maps.drawn(control, found.call, found.target, case.raw, draw)
+            return replace(case, raw=drawn, notes={})
+
+        return Job(maps.case((*place, control, draw), controlled), row.call)
 
     # -- what is kept ------------------------------------------------------------------------------------------
 

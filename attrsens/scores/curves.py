@@ -162,7 +162,7 @@ class _Course:
         flat = heatmap.flatten()
         if bool((flat == flat[0]).all()):
             raise NoValue("the map is constant and ranks no pixel before another")
-        order = torch.argsort(flat, descending=True, stable=True)
+        order = case.order
         rank = torch.empty_like(order)
         rank[order] = torch.arange(len(order))
         step = step or -(-len(order) // 28)
