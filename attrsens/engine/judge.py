@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from attrsens.engine.bench import Bench, Job, Outcome
 from attrsens.engine.cell import Call, parse_call
 from attrsens.engine.compute import Computed, Ready, Tally, cell_of, explainer
-from attrsens.engine.controls import CONTROLS, DRAWN, DRAWS, Maps, seeded
+from attrsens.engine.controls import CONTROLS, DRAWN, DRAWS, Maps, reseeded, seeded
 from attrsens.engine.inputs import Source
 from attrsens.engine.metrics import Judging, definition, free, rescaled, short, spec_of
 from attrsens.engine.report import Failure, PassInfo, ScoreInfo, SimilarityInfo
@@ -125,7 +125,13 @@ class Judge:
             return Job(case, row.call)
         if row.control == "seed" and not seeded(found.call):
             return None
-        if spec.traits["judges"] == "pool":
+        if spec.traits["judges"] == "grid" and row.control in ("edges", "other", "seed"):  # all of another image
+            if row.control == "other":
+                raise InputError("three quarters of the grid are other pictures already")
+            call = reseeded(found.call) if row.control == "seed" else parse_call("edges")
+            bound = maps.ready.bound(maps.classifier, call, found.target)
+            return Job(replace(case, explainer=bound), row.call)
+        if spec.traits["judges"] in ("pool", "grid"):
             return Job(case, row.call, maps.control(row.control, found.call, found.target))
         drawn = maps.drawn(row.control, found.call, found.target, case.raw, row.draw)
         return Job(replace(case, raw=drawn, notes={}), row.call)
@@ -134,11 +140,9 @@ class Judge:
 
     def _key(self, classifier: Classifier, ready: Ready, row: Row) -> str:
         """Of the score's cell: one for all calls that judge the same map in the same way."""
-        p, s = row.found.call.parameters, row.call.parameters
-        seen = {k: p[k] if s[k] == "method" else s[k] for k in SEEN}
-        method = replace(row.found.call, parameters={**p, **seen})
-        score = replace(row.call, parameters={**s, **dict.fromkeys(SEEN, "method")})
-        calls = [method, score, *([Call("control", row.control, 1, {})] if row.control else [])]
+        seen = seen_by(row.call, row.found.call.parameters)
+        score = replace(row.call, parameters={**row.call.parameters, **seen})
+        calls = [row.found.call.raw(), score, *([Call("control", row.control, 1, {})] if row.control else [])]
         width = self.width[classifier.id]
         return cell_of(classifier, ready.image.sha256, row.found.target, *calls, width=width).key
 
@@ -173,7 +177,7 @@ class Judge:
             values = _means(controls)
             if controls and not seeded(own.found.call):
                 judges = SCORES[own.call.name].traits["judges"]
-                values["seed"] = outcome.value if judges == "map" else None  # another seed changes nothing
+                values["seed"] = outcome.value if judges in ("map", "grid") else None  # another seed changes nothing
             floor = values.get(SCORES[own.call.name].traits.get("floor", "shuffle"))
             record.scores[short(own.call)] = ScoreInfo(
                 key=self._key(classifier, ready, own),
@@ -220,8 +224,9 @@ class Judge:
                         known = [r for r in retests if r is not None]
                         ceiling = sum(known) / len(known) if len(known) == len(retests) else None
                         continue
-                    control = maps.control(name, b.call, b.target)(torch.from_numpy(b.raw), 0)
-                    controls[name] = compare(call, left, _shown(b, control.numpy()))[0]
+                    raw, draws = torch.from_numpy(b.raw), DRAWS if name in DRAWN else 1
+                    drawn = [_shown(b, maps.drawn(name, b.call, b.target, raw, k).numpy()) for k in range(draws)]
+                    controls[name] = _mean([compare(call, left, one)[0] for one in drawn])
                 except AttrsensError:
                     controls[name] = None
         floor = controls.get(spec_of(call).traits.get("floor", "phase"))
@@ -232,7 +237,7 @@ class Judge:
             role="pair",
             floor=floor,
             ceiling=ceiling,
-            definition=definition(call, a.call, a.target),
+            definition=definition(call, a.call, a.target, b.call),
             direction=spec_of(call).traits["direction"],
             reason=reason,
             rescaled=rescaled(call, value, floor),
@@ -249,10 +254,16 @@ def case_of(
         bound: the method.
         call: the score; its `sign` and `reduce` say which map is judged.
     """
-    seen = {k: str(bound.complete()[k] if call.parameters[k] == "method" else call.parameters[k]) for k in SEEN}
+    seen = seen_by(call, bound.complete())
     heatmap = raw.map.detach().float().cpu()
-    sign = "signed" if seen["sign"] == "abs_sample" else seen["sign"]  # the method itself has taken it
-    return Case(bound, pixels, logits.cpu(), heatmap, raw.notes, annotated, sign, seen["reduce"])
+    return Case(bound, pixels, logits.cpu(), heatmap, raw.notes, annotated, seen["sign"], seen["reduce"])
+
+
+def seen_by(call: Call, method: Mapping[str, object]) -> dict[str, str]:
+    """The sign and reduction of the map that a score judges, given the method's parameters: what is done to the raw
+    map, so that sign=abs_sample, which the method itself has taken, is signed here."""
+    seen = {k: str(method[k] if call.parameters[k] == "method" else call.parameters[k]) for k in SEEN}
+    return seen | ({"sign": "signed"} if seen["sign"] == "abs_sample" else {})
 
 
 def compare(call: Call, a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[float | None, str | None]:
@@ -300,11 +311,16 @@ def judge(
 
 def _means(rows: Sequence[Row]) -> dict[str | None, float | None]:
     """The value of each control, averaged over its draws; None where every draw has none."""
-    values: dict[str | None, list[float]] = {}
+    values: dict[str | None, list[float | None]] = {}
     for row in rows:
-        known = [row.outcome.value] if row.outcome and row.outcome.value is not None else []
-        values.setdefault(row.control, []).extend(known)
-    return {name: sum(found) / len(found) if found else None for name, found in values.items()}
+        values.setdefault(row.control, []).append(row.outcome.value if row.outcome else None)
+    return {name: _mean(found) for name, found in values.items()}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Of the numbers that exist; None without any."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _shown(found: Found, raw: NDArray[np.float32]) -> NDArray[np.float32]:
