@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from jsonschema import Draft202012Validator
 from PIL import Image
 from test_api import picture
@@ -20,6 +21,8 @@ from attrsens.engine.metrics import parse_metrics, short
 from attrsens.engine.plan import plan
 from attrsens.engine.prepare import prepare_score
 from attrsens.engine.report import Report, json_schema, to_data, to_json
+from attrsens.methods.controls import shuffled
+from attrsens.seeds import Stream
 from attrsens.spec import SCORES, SIMILARITIES
 
 CURVES = ["insertion", "deletion", "srg"]
@@ -130,6 +133,43 @@ def test_another_sign_or_reduction_needs_no_new_map() -> None:
     assert len({s.value for s in again.records[0].scores.values()}) == 2
 
 
+def test_a_sign_that_the_method_takes_is_another_map_in_the_store(tmp_path: Path) -> None:
+    """cascade judges magnitudes: those of a mean are not the mean of magnitudes (science C-8)."""
+    metric = "cascade:stages=2,corrected=false"
+    options = {"model": small(), "metrics": [metric], "cache_dir": str(tmp_path)}
+    methods = ("sg:n=5", "sg:n=5,sign=abs", "sg:n=5,sign=abs_sample")
+    plain, after, inside = (
+        attrsens.score(picture(), method=method, **options).records[0].scores[metric] for method in methods
+    )
+    assert plain.value == after.value, "one cell: the score takes magnitudes of both"
+    assert plain.key == after.key
+    alone = attrsens.score(picture(), method=methods[2], **options | {"cache": False}).records[0].scores[metric]
+    assert inside.value == alone.value != plain.value
+    assert "map: sign=abs_sample, then abs, reduce=none" in inside.definition
+
+
+def test_magnitudes_after_the_method_share_its_copies() -> None:
+    options = {"model": small(), "metrics": ["max_sensitivity:n=4"], "cache": False}
+    one = attrsens.score(picture(), method="sg:n=3", **options)
+    two = attrsens.score(picture(), method=["sg:n=3", "sg:n=3,sign=abs"], **options)
+    assert spent(two) == (spent(one)[0] + 3, spent(one)[1] + 3), "the map itself, and no copy's"
+    a, b = (r.scores["max_sensitivity:n=4"].value for r in two.records)
+    assert a != b
+
+
+def test_calibration_of_the_grid_is_on_the_grid() -> None:
+    score = (
+        attrsens.score("sample:chelsea", method="sg:n=2", metrics=["grid_pointing"], calibrate=True, cache=False)
+        .records[0]
+        .scores["grid_pointing"]
+    )
+    for name in ("shuffle", "random", "phase"):
+        assert score.controls[name] == pytest.approx(0.25, abs=0.03)
+    assert 0 < score.controls["edges"] < 0.6
+    assert score.controls["other"] is None
+    assert score.ceiling == pytest.approx(score.value, abs=0.15), "the same grid, other draws"
+
+
 def test_calibration_is_of_scores_without_passes_unless_it_is_asked_for() -> None:
     f, metrics = small(), ["gini", "deletion", "max_sensitivity"]
     options = {"model": f, "method": "sg:n=2", "metrics": metrics, "cache": False}
@@ -163,6 +203,42 @@ def test_rescaled_is_zero_at_the_floor_and_one_at_the_best() -> None:
     assert s.rescaled == pytest.approx((s.value - s.floor) / (1 - s.floor))
     control = attrsens.score(picture(), model=small(), method="constant", metrics=["gini"], cache=False)
     assert control.records[0].scores["gini"].value == pytest.approx(0, abs=1e-9)
+
+
+def test_logits_have_no_best_end() -> None:
+    metrics = [f"{name}:output={output}" for name in CURVES for output in ("logit", "prob")]
+    report = attrsens.score(
+        picture(), model=small(), method="grad", metrics=metrics, metric_parameters={}, calibrate=True, cache=False
+    )
+    scores = report.records[0].scores
+    for name in CURVES:
+        assert scores[name].rescaled is not None
+        assert scores[f"{name}:output=logit"].floor is not None
+        assert scores[f"{name}:output=logit"].rescaled is None
+
+
+def test_a_similarity_says_what_both_maps_are() -> None:
+    methods = ["grad:output=logit", "ig:steps=2,output=prob,sign=abs"]
+    report = attrsens.score(picture(), model=small(), method=methods, metrics=["spearman"], cache=False)
+    text = report.records[0].similarities[0].definition
+    assert (
+        "map: sign=signed, reduce=mean, of the logit in pixel space; other map: sign=abs, reduce=mean, of the" in text
+    )
+    same = attrsens.score(picture(), model=small(), method=["grad", "gi"], metrics=["spearman"], cache=False)
+    assert "other map" not in same.records[0].similarities[0].definition
+
+
+def test_floors_of_similarities_are_means_of_draws() -> None:
+    report = attrsens.score(picture(), model=small(), method=["grad", "gi"], metrics=["pearson"], cache=False)
+    (found,), (a, b) = report.records[0].similarities, (attribution.map for attribution in report.attributions)
+    one = np.corrcoef(a.ravel(), shuffled(torch.from_numpy(b), stream(report), 0).ravel())[0, 1]
+    five = [np.corrcoef(a.ravel(), shuffled(torch.from_numpy(b), stream(report), k).ravel())[0, 1] for k in range(5)]
+    assert found.controls["shuffle"] == pytest.approx(np.mean(five), abs=1e-6)
+    assert found.controls["shuffle"] != pytest.approx(one, abs=1e-3)
+
+
+def stream(report: Report) -> Stream:
+    return Stream(0, report.records[0].image.sha256, "control shuffle")
 
 
 def test_similarities_are_of_pairs_with_floor_and_ceiling() -> None:

@@ -67,7 +67,7 @@ def game(
 
 def test_is_registered_with_a_floor_for_the_map_of_the_grid() -> None:
     traits = SCORES[GAME].traits
-    assert (traits["judges"], traits["floor"], traits["direction"]) == ("pool", "shuffle", "higher")
+    assert (traits["judges"], traits["floor"], traits["direction"]) == ("grid", "shuffle", "higher")
     assert not traits.get("regional")
 
 

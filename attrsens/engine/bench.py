@@ -276,8 +276,10 @@ def _longer(ask: Look | Maps, wanted: Mapping[Any, Any], place: Any, slot: int) 
 def _place(job: Job, ask: Maps) -> Any:
     """Where maps are kept: by method call, network and what the images are."""
     e = job.case.explainer
+    p = e.complete()
+    p = {**p, "reduce": "none", "sign": "signed" if p["sign"] == "abs" else p["sign"]}  # what acts on maps afterwards
     wrappers = tuple((s.name, tuple(p.items())) for s, p in e.wrappers)
-    call = (e.spec.name, tuple((k, v) for k, v in e.complete().items() if k not in ("reduce",)), wrappers)
+    call = e.spec.name, tuple(p.items()), wrappers
     return call, e.target, ask.targets, ask.name, ask.key, ask.fresh
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from attrsens.engine.bench import Bench, Job, Outcome
 from attrsens.engine.cell import Call, parse_call
 from attrsens.engine.compute import Computed, Ready, Tally, cell_of, explainer
-from attrsens.engine.controls import CONTROLS, DRAWN, DRAWS, Maps, seeded
+from attrsens.engine.controls import CONTROLS, DRAWN, DRAWS, Maps, reseeded, seeded
 from attrsens.engine.inputs import Source
-from attrsens.engine.metrics import Judging, definition, free, rescaled, short, spec_of
+from attrsens.engine.metrics import Judging, attainable, definition, free, mean_of, rescaled, short, spec_of
 from attrsens.engine.report import Failure, PassInfo, ScoreInfo, SimilarityInfo
 from attrsens.engine.run import Found
 from attrsens.engine.store import Store
@@ -120,7 +120,7 @@ class Judge:
         found, control, draw = row.found, row.control, row.draw
         if control == "seed" and not seeded(found.call):
             return None
-        pool = SCORES[row.call.name].traits["judges"] == "pool"
+        judges = SCORES[row.call.name].traits["judges"]
         place = found.call.expression, found.target, *(row.call.parameters[k] for k in SEEN)
 
         def own() -> Case:
@@ -129,8 +129,15 @@ class Judge:
             return case_of(bound, row.call, maps.pixels, torch.from_numpy(maps.ready.logits), raw, annotated)
 
         case = maps.case(place, own)
-        if control is None or pool:
-            return Job(case, row.call, maps.control(control, found.call, found.target) if control else None)
+        if control is None:
+            return Job(case, row.call)
+        if judges == "grid" and control in ("edges", "other", "seed"):  # all of another image
+            if control == "other":
+                raise InputError("three quarters of the grid are other pictures already")
+            call = reseeded(found.call) if control == "seed" else parse_call("edges")
+            return Job(replace(case, explainer=maps.ready.bound(maps.classifier, call, found.target)), row.call)
+        if judges in ("pool", "grid"):
+            return Job(case, row.call, maps.control(control, found.call, found.target))
 
         def controlled() -> Case:
             drawn = maps.drawn(control, found.call, found.target, case.raw, draw)
@@ -142,11 +149,9 @@ class Judge:
 
     def _key(self, classifier: Classifier, ready: Ready, row: Row) -> str:
         """Of the score's cell: one for all calls that judge the same map in the same way."""
-        p, s = row.found.call.parameters, row.call.parameters
-        seen = {k: p[k] if s[k] == "method" else s[k] for k in SEEN}
-        method = replace(row.found.call, parameters={**p, **seen})
-        score = replace(row.call, parameters={**s, **dict.fromkeys(SEEN, "method")})
-        calls = [method, score, *([Call("control", row.control, 1, {})] if row.control else [])]
+        seen = seen_by(row.call, row.found.call.parameters)
+        score = replace(row.call, parameters={**row.call.parameters, **seen})
+        calls = [row.found.call.raw(), score, *([Call("control", row.control, 1, {})] if row.control else [])]
         width = self.width[classifier.id]
         return cell_of(classifier, ready.image.sha256, row.found.target, *calls, width=width).key
 
@@ -181,7 +186,7 @@ class Judge:
             values = _means(controls)
             if controls and not seeded(own.found.call):
                 judges = SCORES[own.call.name].traits["judges"]
-                values["seed"] = outcome.value if judges == "map" else None  # another seed changes nothing
+                values["seed"] = outcome.value if judges in ("map", "grid") else None  # another seed changes nothing
             floor = values.get(SCORES[own.call.name].traits.get("floor", "shuffle"))
             record.scores[short(own.call)] = ScoreInfo(
                 key=self._key(classifier, ready, own),
@@ -225,11 +230,11 @@ class Judge:
                 try:
                     if name == "seed":
                         retests = [_retest(maps, call, found, own) for found, own in ((a, left), (b, right))]
-                        known = [r for r in retests if r is not None]
-                        ceiling = sum(known) / len(known) if len(known) == len(retests) else None
+                        ceiling = attainable(retests, spec_of(call).traits["direction"])
                         continue
-                    control = maps.control(name, b.call, b.target)(torch.from_numpy(b.raw), 0)
-                    controls[name] = compare(call, left, _shown(b, control.numpy()))[0]
+                    raw, draws = torch.from_numpy(b.raw), DRAWS if name in DRAWN else 1
+                    drawn = [_shown(b, maps.drawn(name, b.call, b.target, raw, k).numpy()) for k in range(draws)]
+                    controls[name] = mean_of([compare(call, left, one)[0] for one in drawn])
                 except AttrsensError:
                     controls[name] = None
         floor = controls.get(spec_of(call).traits.get("floor", "phase"))
@@ -240,7 +245,7 @@ class Judge:
             role="pair",
             floor=floor,
             ceiling=ceiling,
-            definition=definition(call, a.call, a.target),
+            definition=definition(call, a.call, a.target, b.call),
             direction=spec_of(call).traits["direction"],
             reason=reason,
             rescaled=rescaled(call, value, floor),
@@ -257,10 +262,16 @@ def case_of(
         bound: the method.
         call: the score; its `sign` and `reduce` say which map is judged.
     """
-    seen = {k: str(bound.complete()[k] if call.parameters[k] == "method" else call.parameters[k]) for k in SEEN}
+    seen = seen_by(call, bound.complete())
     heatmap = raw.map.detach().float().cpu()
-    sign = "signed" if seen["sign"] == "abs_sample" else seen["sign"]  # the method itself has taken it
-    return Case(bound, pixels, logits.cpu(), heatmap, raw.notes, annotated, sign, seen["reduce"])
+    return Case(bound, pixels, logits.cpu(), heatmap, raw.notes, annotated, seen["sign"], seen["reduce"])
+
+
+def seen_by(call: Call, method: Mapping[str, object]) -> dict[str, str]:
+    """The sign and reduction of the map that a score judges, given the method's parameters: what is done to the raw
+    map, so that sign=abs_sample, which the method itself has taken, is signed here."""
+    seen = {k: str(method[k] if call.parameters[k] == "method" else call.parameters[k]) for k in SEEN}
+    return seen | ({"sign": "signed"} if seen["sign"] == "abs_sample" else {})
 
 
 def compare(call: Call, a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[float | None, str | None]:
@@ -308,11 +319,10 @@ def judge(
 
 def _means(rows: Sequence[Row]) -> dict[str | None, float | None]:
     """The value of each control, averaged over its draws; None where every draw has none."""
-    values: dict[str | None, list[float]] = {}
+    values: dict[str | None, list[float | None]] = {}
     for row in rows:
-        known = [row.outcome.value] if row.outcome and row.outcome.value is not None else []
-        values.setdefault(row.control, []).extend(known)
-    return {name: sum(found) / len(found) if found else None for name, found in values.items()}
+        values.setdefault(row.control, []).append(row.outcome.value if row.outcome else None)
+    return {name: mean_of(found) for name, found in values.items()}
 
 
 def _shown(found: Found, raw: NDArray[np.float32]) -> NDArray[np.float32]:

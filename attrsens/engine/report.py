@@ -99,8 +99,9 @@ class HeatmapInfo:
 class SimilarityInfo:
     """Similarity of the record's map to the map `to`.
 
-    floor: to the matched control in its place; `controls` to each control. ceiling: of both methods' maps to those
-    of another seed, on average. rescaled, reason: as in scores.
+    floor: to the matched control in its place; `controls` to each control. ceiling: what two maps can reach at most
+    whose methods draw: the geometric mean of their similarities to themselves with another seed (of distances, the
+    mean). rescaled, reason: as in scores.
     """
 
     name: str
@@ -129,7 +130,7 @@ class ScoreInfo:
     """A score of the record's map.
 
     floor: what the matched control reaches in the map's place; `controls` what each does. ceiling: what the same method
-    with another seed does. rescaled: (value - floor) / (best - floor), best the end of the score's range.
+    with another seed does; for scores of noisy copies, what the map is to that one. rescaled: (value - floor) / (best - floor), best the end of the score's range.
     reason: why there is no value. details: further numbers of the same computation. passes: what the score costs by
     itself, besides the map.
     """
