@@ -130,9 +130,9 @@ class ScoreInfo:
     """A score of the record's map.
 
     floor: what the matched control reaches in the map's place; `controls` what each does. ceiling: what the same method
-    with another seed does; for scores of noisy copies, what the map is to that one. rescaled: (value - floor) / (best - floor), best the end of the score's range.
-    reason: why there is no value. details: further numbers of the same computation. passes: what the score costs by
-    itself, besides the map.
+    with another seed does; for scores of noisy copies, how far the map is from that one. rescaled: (value - floor) /
+    (best - floor), best the end of the score's range. reason: why there is no value. details: further numbers of the
+    same computation. passes: what the score costs by itself, besides the map.
     """
 
     key: str
