@@ -16,8 +16,8 @@ import attrsens
 from attrsens import METHODS
 from attrsens.engine.bench import Bench, Job
 from attrsens.engine.cell import parse_call
+from attrsens.engine.compute import explainer
 from attrsens.engine.judge import case_of, judge
-from attrsens.engine.run import explainer
 from attrsens.models.nets import find_net
 from attrsens.models.randomise import Randomised, find_units, twin, xavier
 from attrsens.models.wrappers.smoothed import smoothed

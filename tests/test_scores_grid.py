@@ -12,8 +12,8 @@ from toys import small, uniform
 import attrsens
 from attrsens.engine.bench import Bench, Job, Outcome
 from attrsens.engine.cell import parse_call
+from attrsens.engine.compute import explainer
 from attrsens.engine.judge import case_of, judge
-from attrsens.engine.run import explainer
 from attrsens.images import decode
 from attrsens.samples import samples
 from attrsens.scores._case import NoValue

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 import attrsens
 from attrsens.engine.bench import Bench, Job, Outcome
 from attrsens.engine.cell import parse_call
+from attrsens.engine.compute import explainer
 from attrsens.engine.judge import case_of, judge
-from attrsens.engine.run import explainer
 from attrsens.seeds import Stream
 from attrsens.spec import SCORES
 from tests import toys
