@@ -13,7 +13,7 @@ import torch
 from jsonschema import Draft202012Validator
 from PIL import Image
 from test_api import picture
-from toys import small
+from toys import SmallNet, small
 
 import attrsens
 from attrsens.engine.judge import CONTROLS
@@ -299,6 +299,8 @@ def test_names_in_the_report_are_short_and_read_back() -> None:
         (["--metrics", "loc,eg"], "loc, eg: needs --annotations"),
         (["--metrics", "pointing", "--annotations", "nowhere.json"], "nowhere.json"),
         (["--metrics", "ssim"], "ssim compares two maps; give a second --method"),
+        (["--metrics", ","], "metrics: no name given"),
+        (["--metrics", "gini,deletion:fill=black"], "give --metrics deletion:... apart"),
     ],
 )
 def test_mistakes_are_one_line_before_any_work(run_cli, tmp_path, arguments, message) -> None:
@@ -363,3 +365,47 @@ def test_the_names_are_those_of_the_design() -> None:
     assert set(SIMILARITIES) == set(
         "spearman hog ssim l1 l2 cosine pearson topk_overlap sign_agreement centre_shift".split()
     )
+
+
+@pytest.mark.parametrize("metrics", [["ros", "rrs"], ["spearman", "ssim"], ["spearman", "gini"]])
+def test_a_plan_counts_what_every_metric_spends(metrics: list[str]) -> None:
+    """Copies' logits beside the image's own, and the maps beside similarities."""
+    options = {"model": small(), "method": ["sg:n=2", "grad"], "metrics": metrics, "cache": False}
+    prepared = prepare_score([picture()], **options)
+    foreseen = plan(prepared.request, None, prepared.judging)
+    assert (foreseen.forward, foreseen.backward) == spent(attrsens.score([picture()], **options))
+
+
+def test_a_search_for_one_image_is_not_filled_up_to_the_width_of_many() -> None:
+    """What alignment costs an image does not grow with the number of images, and a plan counts it."""
+    options = {"model": small(), "metrics": ["alignment"], "method": "grad", "cache": False}
+    one = spent(attrsens.score([picture(0)], **options))
+    prepared = prepare_score([picture(0)], **options)
+    assert plan(prepared.request, None, prepared.judging).forward == pytest.approx(one[0], abs=2)
+    two = spent(attrsens.score([picture(0), picture(0)], **options))
+    assert two[1] <= 2 * one[1]
+
+
+def test_a_plan_leaves_out_what_does_not_suit_an_image() -> None:
+    """As a run, which reports it and goes on."""
+    model = attrsens.Classifier(SmallNet("reused"), [0.45] * 3, [0.25] * 3, device="cpu")
+    options = {"model": model, "method": ["sp:patch_size=18", "grad"], "metrics": ["gini"], "calibrate": False}
+    images = [picture(0, 20), picture(1)]
+    prepared = prepare_score(images, **options, cache=False)
+    foreseen = plan(prepared.request, None, prepared.judging)
+    report = attrsens.score(images, **options, cache=False)
+    assert [failure.stage for failure in report.failures] == ["compute"]
+    assert (foreseen.forward, foreseen.backward) == spent(report)
+
+
+def test_an_annotation_that_cannot_be_read_is_not_called_missing(tmp_path: Path) -> None:
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    (tmp_path / "boxes").mkdir()
+    (tmp_path / "boxes" / "a.xml").write_text("<annotation><object>")
+    options = {"model": small(), "method": "grad", "metrics": ["eg", "gini"], "cache": False}
+    report = attrsens.score(tmp_path / "a.png", annotations=tmp_path / "boxes", **options)
+    assert [failure.stage for failure in report.failures] == ["annotation"]
+    scores = report.records[0].scores
+    assert scores["eg"].value is None
+    assert scores["eg"].reason.startswith("the annotation cannot be used: ")
+    assert scores["gini"].value is not None

@@ -114,13 +114,18 @@ class Bench:
         self._seen: dict[Any, Tensor | InputError] = {}
         self._maps: dict[Any, Tensor | InputError] = {}
         self._beside: dict[tuple[str, int], Raw] = {}
+        self._classes = 1
 
     def settle(self, jobs: Iterable[Job]) -> None:
         """Run every job to its outcome."""
         jobs = list(jobs)
+        self._classes = max((len(job.case.logits) for job in jobs), default=1)
         for job in jobs:
             if self.dry:
-                job.case = replace(job.case, explainer=replace(job.case.explainer, dry=True))
+                top = int(job.case.logits.argmax())
+                logits = self._invented("image", job.case.target, 1)[0]  # as many as copies are given
+                logits[top] = logits.max() + 1
+                job.case = replace(job.case, explainer=replace(job.case.explainer, dry=True), logits=logits)
             job.start()
         while waiting := [job for job in jobs if job.asks]:
             self._look([(job, ask) for job in waiting for ask in job.asks if isinstance(ask, Look)])
@@ -178,7 +183,9 @@ class Bench:
                 for slot, place in enumerate(list(places.values())[i]):
                     ask, target = wanted[place]
                     what = features if ask.output == "features" else logits
-                    rows = what[at : at + len(ks)] if what is not None else self._invented(ask, target, len(ks))
+                    rows = (
+                        what[at : at + len(ks)] if what is not None else self._invented(repr(ask.key), target, len(ks))
+                    )
                     found[i][slot].append(_pick(rows, target, ask.output))
                 at += len(ks)
         self._count(view.passes)
@@ -260,8 +267,8 @@ class Bench:
         self.passes.forward += passes.forward
         self.passes.backward += passes.backward
 
-    def _invented(self, ask: Look, target: int, count: int) -> Tensor:
-        return _noise(repr((ask.key, target)), (count, max(100, target + 1)))  # classes that differ
+    def _invented(self, key: str, target: int, count: int) -> Tensor:
+        return _noise(repr((key, target)), (count, max(self._classes, 100)))  # classes that differ
 
 
 def _has(kept: Mapping[Any, Any], place: Any, count: int) -> bool:

@@ -38,14 +38,12 @@ class Maps:
     """Further maps of one image.
 
     Attributes:
-        width: of the batches of searches and optimisers.
         memo: maps that several images need, such as those of the other picture; shared between images.
         dry: count passes instead of making them; maps are noise.
     """
 
     classifier: Classifier
     ready: Ready
-    width: int
     store: Store | None
     tally: Tally
     memo: dict[str, Computed]
@@ -106,11 +104,12 @@ class Maps:
         return self._drawn[place]
 
     def map_of(self, call: Call, target: int, ready: Ready) -> Raw:
-        """The raw map of a call on this image or another, from memory, from the store, or computed."""
+        """The raw map of a call on this image or another, from memory, from the store, or computed: searches and
+        optimisers in a batch of one, since a wider one would be filled up with copies."""
         import torch
 
         f = self.classifier
-        cell = cell_of(f, ready.image.sha256, target, call, width=self.width)
+        cell = cell_of(f, ready.image.sha256, target, call, width=1)
         key = cell.raw().key
         if self.dry:
             bound = explainer(f, call, target, dry=True)

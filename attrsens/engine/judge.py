@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -65,25 +66,32 @@ class Judge:
     memo: dict[str, Computed] = field(default_factory=dict)
 
     def __call__(self, classifier: Classifier, source: Source, ready: Ready, part: Sequence[Found]) -> None:
-        annotated = None
+        annotated = unread = None
         if self.judging.annotations is not None:
             try:
                 annotated = self.judging.annotations.of(source, ready.image, classifier)
             except InputError as error:
                 self.tally.failures.append(Failure(source.name, "annotation", str(error), classifier.name))
-        rows = self.rows(classifier, ready, part, annotated)
+                unread = f"the annotation cannot be used: {error}"
+        rows = self.rows(classifier, ready, part, annotated, unread)
         self._write_scores(classifier, source, ready, rows)
         self._write_similarities(classifier, ready, part)
 
     def _maps(self, classifier: Classifier, ready: Ready) -> Maps:
-        return Maps(classifier, ready, self.width[classifier.id], self.store, self.tally, self.memo, self.dry)
+        return Maps(classifier, ready, self.store, self.tally, self.memo, self.dry)
 
     # -- scores ------------------------------------------------------------------------------------------------
 
     def rows(
-        self, classifier: Classifier, ready: Ready, part: Sequence[Found], annotated: Region | None = None
+        self,
+        classifier: Classifier,
+        ready: Ready,
+        part: Sequence[Found],
+        annotated: Region | None = None,
+        unread: str | None = None,
     ) -> list[Row]:
-        """Every score of every map, and of the controls in its place, settled together."""
+        """Every score of every map, and of the controls in its place, settled together. `unread`: why there is no
+        annotation although the image has one."""
         rows: list[Row] = []
         maps = self._maps(classifier, ready)
         for found in part:
@@ -94,6 +102,8 @@ class Judge:
                     rows += [Row(found, call, name, draw) for draw in range(draws)]
         for row in rows:
             row.outcome = self._stored(classifier, ready, row)
+            if unread and SCORES[row.call.name].traits.get("regional"):
+                row.outcome = Outcome(None, unread)
             if row.outcome is None:
                 try:
                     row.job = self._job(maps, row, annotated)
@@ -218,6 +228,19 @@ class Judge:
                         info = self._similarity(maps, call, a, same[j], shown[i], shown[j])
                         if a.result:
                             a.result[0].similarities.append(info)
+
+    def count_similarities(self, classifier: Classifier, ready: Ready, part: Sequence[Found]) -> None:
+        """For a plan: the passes of the controls beside similarities."""
+        if not self.judging.similarities or self.judging.calibrate is False:
+            return
+        maps = self._maps(classifier, ready)
+        for target in dict.fromkeys(found.target for found in part):
+            same = [found for found in part if found.target == target]
+            needed = [("other", found.call) for found in same[1:]]
+            needed += [("seed", found.call) for found in same if seeded(found.call) and len(same) > 1]
+            for name, call in needed:
+                with suppress(AttrsensError):
+                    maps.control(name, call, target)
 
     def _similarity(self, maps: Maps, call: Call, a: Found, b: Found, left: Any, right: Any) -> SimilarityInfo:
         import torch

@@ -47,16 +47,21 @@ def parse_metrics(
         flags: parameters by metric, for those that the text does not give.
 
     Raises:
-        AttrsensError: an unknown name or parameter, a value outside its range, or a flag of a metric that is not asked
-            for.
+        AttrsensError: no name, an unknown name or parameter, a value outside its range, or a flag of a metric that is
+            not asked for.
     """
     calls: dict[str, Call] = {}
     for text in texts:
         for part in [text] if ":" in text else [name for name in text.split(",") if name.strip()]:
             name = part.partition(":")[0].strip()
+            if "," in name:
+                last = name.rpartition(",")[2].strip()
+                raise AttrsensError(f"a metric with parameters stands alone; give --metrics {last}:... apart")
             registry = registry_of(name)
             call = parse_call(part, flags.get(name, {}), registry)
             calls[call.expression] = call
+    if not calls:
+        raise AttrsensError("metrics: no name given; 'attrsens list metrics' names them")
     for name, given in flags.items():
         if name not in {call.name for call in calls.values()}:
             option = next(iter(given))

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from attrsens.engine.cell import Call
-from attrsens.engine.compute import Ready, Tally, cell_of, explainer
+from attrsens.engine.compute import Computed, Ready, Tally, cell_of, explainer
 from attrsens.engine.inputs import class_of
 from attrsens.engine.metrics import Judging
 from attrsens.engine.report import PassInfo
@@ -111,6 +113,7 @@ def plan(request: Request, store: Store | None, judging: Judging | None = None) 
     forward = backward = cells = cached = images = 0
     speeds: dict[str, tuple[float, float]] = {}
     seconds = 0.0
+    memo: dict[str, Computed] = {}
 
     @cache
     def passes(classifier: Classifier, position: int, shape: tuple[int, int]) -> PassInfo:
@@ -143,7 +146,7 @@ def plan(request: Request, store: Store | None, judging: Judging | None = None) 
                     run_backward += found.backward
             if judging:
                 shape = (bottom - top, right - left)
-                spent = _judging_cost(request, judging, classifier, image, shape, targets, entry, store)
+                spent = _judging_cost(request, judging, classifier, image, shape, targets, entry, store, memo)
                 run_forward, run_backward = run_forward + spent.forward, run_backward + spent.backward
             if run_forward and classifier.id not in speeds:
                 speeds[classifier.id] = throughput(classifier, CALIBRATION / len(request.classifiers))
@@ -164,8 +167,10 @@ def _judging_cost(
     targets: list[int | None],
     entry: Entry | None,
     store: Store | None,
+    memo: dict[str, Computed],
 ) -> PassInfo:
-    """The passes of the scores of one image: they run, on invented maps, with passes that are counted."""
+    """The passes of the scores and similarities of one image: they run, on invented maps, with passes that are
+    counted. `memo`: maps that images whose class is known share, such as those of the other picture."""
     import torch
 
     from attrsens.engine.judge import Judge
@@ -176,17 +181,24 @@ def _judging_cost(
     pixels = Stream(0, image.sha256, "dry").uniform([0], size)[0]
     known = entry.arrays["logits"] if entry else None
     classes = [t or 0 for t in dict.fromkeys(targets)]
-    logits = known if known is not None else Stream(0, "", "dry").normal([0], (max(classes) + 2,))[0]
+    logits = known if known is not None else np.eye(max(classes) + 2, dtype=np.float32)[classes[0]]
     tally = Tally()
     judge = Judge(judging, {classifier.id: width_of(request, classifier)}, store if known is not None else None, tally)
     judge.dry = True
+    if known is not None:
+        judge.memo = memo
     part = []
     for target in classes:
         for call in request.calls:
-            shape_of = explainer(classifier, call, target, dry=True).raw(torch.from_numpy(pixels)).map.shape
+            try:
+                shape_of = explainer(classifier, call, target, dry=True).raw(torch.from_numpy(pixels)).map.shape
+            except AttrsensError:  # will be a failure of this image
+                continue
             raw = Stream(0, f"{image.sha256} {target} {call.expression}", "dry").normal([0], tuple(shape_of))[0]
             part.append(Found(None, call, target, raw, {}, PassInfo()))
-    judge.rows(classifier, Ready(image, pixels, logits, classes, None), part)
+    ready = Ready(image, pixels, logits, classes, None)
+    judge.rows(classifier, ready, part)
+    judge.count_similarities(classifier, ready, part)
     return tally.passes
 
 
