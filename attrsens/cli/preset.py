@@ -69,7 +69,8 @@ def choose(context: typer.Context, name: str | None) -> Chosen | None:
     """Read the preset before any other option is looked at, and make its values the defaults of this call.
 
     Raises:
-        AttrsensError: the preset cannot be read, is another command's, or has an option or value that is not this one's.
+        AttrsensError: the preset cannot be read, is another command's, or has an option or value that is none of this
+            command's.
     """
     if name is None or context.resilient_parsing:
         return None

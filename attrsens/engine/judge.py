@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +14,8 @@ from attrsens.engine.cell import Call, parse_call
 from attrsens.engine.compute import Computed, Ready, Tally, explainer
 from attrsens.engine.controls import CONTROLS, DRAWN, DRAWS, Maps, reseeded, seeded
 from attrsens.engine.inputs import Source
-from attrsens.engine.metrics import Judging, attainable, definition, free, mean_of, rescaled, short, spec_of
-from attrsens.engine.report import Failure, PassInfo, ScoreInfo, SimilarityInfo
+from attrsens.engine.metrics import Judging, definition, free, mean_of, rescaled, short
+from attrsens.engine.report import Failure, PassInfo, ScoreInfo
 from attrsens.engine.run import Found
 from attrsens.engine.store import Store
 from attrsens.errors import AttrsensError, InputError
@@ -50,7 +48,7 @@ class Row:
 
 @dataclass
 class Judge:
-    """Adds scores and similarities to the records of one image and classifier.
+    """Adds scores to the records of one image and classifier.
 
     Attributes:
         judging: what is asked for.
@@ -75,7 +73,6 @@ class Judge:
                 unread = f"the annotation cannot be used: {error}"
         rows = self.rows(classifier, ready, part, annotated, unread)
         self._write_scores(classifier, source, ready, rows)
-        self._write_similarities(classifier, ready, part)
 
     def maps(self, classifier: Classifier, ready: Ready) -> Maps:
         """Further maps of an input, for controls."""
@@ -218,64 +215,6 @@ class Judge:
                 expression, target = own.found.call.expression, own.found.target
                 self.tally.failures.append(Failure(source.name, "score", message, classifier.name, expression, target))
 
-    def _write_similarities(self, classifier: Classifier, ready: Ready, part: Sequence[Found]) -> None:
-        maps = self.maps(classifier, ready)
-        for target in dict.fromkeys(found.target for found in part):
-            same = [found for found in part if found.target == target]
-            maps_shown = [shown(found, found.raw) for found in same]
-            for i, a in enumerate(same):
-                for j in range(i + 1, len(same)):
-                    for call in self.judging.similarities:
-                        info = self._similarity(maps, call, a, same[j], maps_shown[i], maps_shown[j])
-                        if a.result:
-                            a.result[0].similarities.append(info)
-
-    def count_similarities(self, classifier: Classifier, ready: Ready, part: Sequence[Found]) -> None:
-        """For a plan: the passes of the controls beside similarities."""
-        if not self.judging.similarities or self.judging.calibrate is False:
-            return
-        maps = self.maps(classifier, ready)
-        for target in dict.fromkeys(found.target for found in part):
-            same = [found for found in part if found.target == target]
-            needed = [("other", found.call) for found in same[1:]]
-            needed += [("seed", found.call) for found in same if seeded(found.call) and len(same) > 1]
-            for name, call in needed:
-                with suppress(AttrsensError):
-                    maps.control(name, call, target)
-
-    def _similarity(self, maps: Maps, call: Call, a: Found, b: Found, left: Any, right: Any) -> SimilarityInfo:
-        import torch
-
-        value, reason = compare(call, left, right)
-        controls: dict[str, float | None] = {}
-        ceiling = None
-        if self.judging.calibrate is not False:
-            for name in CONTROLS:
-                try:
-                    if name == "seed":
-                        retests = [_retest(maps, call, found, own) for found, own in ((a, left), (b, right))]
-                        ceiling = attainable(retests, spec_of(call).traits["direction"])
-                        continue
-                    raw, draws = torch.from_numpy(b.raw), DRAWS if name in DRAWN else 1
-                    drawn = [shown(b, maps.drawn(name, b.call, b.target, raw, k).numpy()) for k in range(draws)]
-                    controls[name] = mean_of([compare(call, left, one)[0] for one in drawn])
-                except AttrsensError:
-                    controls[name] = None
-        floor = controls.get(spec_of(call).traits.get("floor", "phase"))
-        return SimilarityInfo(
-            name=short(call),
-            value=value,
-            to=b.result[0].key if b.result else "",
-            role="pair",
-            floor=floor,
-            ceiling=ceiling,
-            definition=definition(call, a.call, a.target, b.call),
-            direction=spec_of(call).traits["direction"],
-            reason=reason,
-            rescaled=rescaled(call, value, floor),
-            controls=controls,
-        )
-
 
 def case_of(
     bound: Explainer, call: Call, pixels: Tensor, logits: Tensor, raw: Raw, annotated: Region | None = None
@@ -296,21 +235,6 @@ def seen_by(call: Call, method: Mapping[str, object]) -> dict[str, str]:
     map, so that sign=abs_sample, which the method itself has taken, is signed here."""
     seen = {k: str(method[k] if call.parameters[k] == "method" else call.parameters[k]) for k in SEEN}
     return seen | ({"sign": "signed"} if seen["sign"] == "abs_sample" else {})
-
-
-def compare(call: Call, a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[float | None, str | None]:
-    """(similarity of two maps, None), or (None, why there is none)."""
-    spec = spec_of(call)
-    if a.shape != b.shape:
-        return None, f"the maps differ in shape: {a.shape} and {b.shape}"
-    parameters = {h.name: call.parameters[h.name] for h in spec.own()}
-    value = float(spec.function(a[None], b[None], **parameters)[0, 0])
-    if math.isfinite(value):
-        return value, None
-    from attrsens.similarity import why_not
-
-    reasons = [reason for heatmap in (a, b) for reason in why_not(call.name, heatmap[None], **parameters) if reason]
-    return None, reasons[0] if reasons else "not a finite number"
 
 
 def judge(
@@ -353,13 +277,3 @@ def shown(found: Found, raw: NDArray[np.float32]) -> NDArray[np.float32]:
     """The map as the method's own sign and reduction show it."""
     p = found.call.parameters
     return np.asarray(finish(raw, str(p["sign"]), str(p["reduce"])), np.float32)
-
-
-def _retest(maps: Maps, call: Call, found: Found, own: NDArray[np.float32]) -> float | None:
-    """Similarity of a map to that of another seed."""
-    if not seeded(found.call):
-        return compare(call, own, own)[0]
-    import torch
-
-    again = maps.control("seed", found.call, found.target)(torch.from_numpy(found.raw), 0)
-    return compare(call, own, shown(found, again.numpy()))[0]

@@ -209,9 +209,7 @@ def _judging_cost(
             part.append(Found(None, call, target, raw, {}, PassInfo()))
     ready = Ready(image, pixels, logits, classes, None, marks=marks)
     judge.rows(classifier, ready, part)
-    if not judging.across:
-        judge.count_similarities(classifier, ready, part)
-    elif judging.similarities:
+    if judging.similarities and (judging.across or len(request.calls) > 1):
         from attrsens.engine.compare import calibration
 
         maps = judge.maps(classifier, ready)
