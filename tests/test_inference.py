@@ -221,6 +221,8 @@ def test_degenerate_pairs() -> None:
     assert shifted.difference == pytest.approx(0.1)
     assert (shifted.effect_size, shifted.ci95, shifted.smallest_detectable) == (None, None, None)
     assert shifted.p == 2 / 2**8
+    x = draws(40)
+    assert paired(x, x + 0.1 - 0.1).p == 1  # what rounding leaves is no difference
     few = paired([1, 2, 3], [0, 0, 1])
     assert (few.n, few.p, few.ci95) == (3, None, None)
     none = paired([None], [1])
@@ -377,6 +379,10 @@ def test_two_regimes_differ_more_than_their_seeds_or_not() -> None:
     assert clear.ci95[1] - clear.ci95[0] < 0.6  # images are shared, so their spread is not in it
     unclear = cluster_bootstrap(regime(0.3, 1), regime(0, 1))
     assert unclear.beyond_seeds is False
+    many = 0.8 * np.array([[1.0], [0.0]])[:, None] + np.tile(generator.normal(0, 1, (1, 30, 1)), (1, 1, 50))
+    sure = cluster_bootstrap(*many)  # a difference in the mean, yet smaller than that of two seeds
+    assert sure.ci95[0] > 0
+    assert sure.beyond_seeds is False
     assert clear.seeds == (5, 5)
 
 
