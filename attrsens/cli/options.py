@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from attrsens.cli.preset import Chosen, Flag, choose
-from attrsens.engine.presets import shipped
+from attrsens.cli.preset import Chosen, Flag, PresetOption
 from attrsens.engine.store import DEFAULT_LIMIT
 from attrsens.samples import samples
 from attrsens.spec import METHODS, SCORES, SIMILARITIES, Hyper
@@ -135,18 +134,6 @@ PlanOnly = Annotated[
         "--plan", help="Print cells, passes, memory and expected time; run nothing else.", rich_help_panel=RUN
     ),
 ]
-PresetOption = Annotated[
-    str | None,
-    typer.Option(
-        "--preset",
-        metavar="NAME|FILE.toml",
-        help="A named set of option values ('attrsens list presets'); what you type wins.",
-        callback=choose,
-        is_eager=True,
-        autocompletion=_names(shipped),
-        rich_help_panel=RUN,
-    ),
-]
 CacheDir = Annotated[
     Path | None,
     typer.Option(
@@ -259,7 +246,7 @@ def runs(metrics: bool = False) -> Callable[[Callable[..., int]], Callable[..., 
         shared = inspect.signature(_shared, eval_str=True).parameters
         given = ("values", "flags", "metric_flags")
         own = {n: p for n, p in inspect.signature(command, eval_str=True).parameters.items() if n not in given}
-        methods = {name: _flag(name, owners) for name, owners in METHODS.parameters().items()}
+        methods = {n: _flag(n, owners) for n, owners in METHODS.parameters().items() if n not in own}
         judged = _metric_flags() if metrics else {}
         every = [Flag(n, None, n) for n in methods] + [Flag(w, metric, n) for w, (metric, n, _) in judged.items()]
 

@@ -25,6 +25,8 @@ def go(
     values: dict[str, Any],
     prepare: Callable[..., Prepared],
     show: Callable[[Report, Path], None],
+    writes: type[Writer] = Writer,
+    /,
     **more: Any,
 ) -> int:
     """Check, load, run, write, show; returns the exit code.
@@ -32,7 +34,7 @@ def go(
     Args:
         values: the shared options.
         prepare: the verb's; it is given the request and `more`.
-        show: prints the results as data.
+        show: prints the results as data. writes: the files.
     """
     v = values
     quiet, out, json = v["quiet"], v["out"], v["json"]
@@ -66,7 +68,7 @@ def go(
         return 0
     preset = v["preset"].preset.stamp() if v["preset"] else None
     prepared.config.update({"format": formats, "overlay": v["overlay"], "preset": preset})
-    writer = Writer(out, formats, force=v["force"], overlay=v["overlay"])
+    writer = writes(out, formats, force=v["force"], overlay=v["overlay"])
     code = 0
     try:
         silent = quiet or v["no_progress"]

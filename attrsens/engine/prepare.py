@@ -152,8 +152,31 @@ def prepare_score(
     Raises:
         AttrsensError: see `score`.
     """
-    names = _texts(metrics) or [",".join(DEFAULT + (DEFAULT_WITH_ANNOTATIONS if annotations else ()))]
-    scores, similarities = parse_metrics(names, metric_parameters)
+    usual = ",".join(DEFAULT + (DEFAULT_WITH_ANNOTATIONS if annotations else ()))
+    judging = asked(metrics, usual, metric_parameters, annotations, calibrate)
+    prepared = prepare(images, **options)
+    if judging.similarities and len(prepared.request.calls) < 2:
+        raise AttrsensError(f"{judging.similarities[0].name} compares two maps; give a second --method")
+    config = {**prepared.config, **judging_config(judging, annotations)}
+    return replace(prepared, config=config, command="score", judging=judging)
+
+
+def asked(
+    metrics: str | Sequence[str] | None,
+    usual: str,
+    metric_parameters: Flags,
+    annotations: str | Path | None,
+    calibrate: bool | None,
+) -> Judging:
+    """What is to be judged, from a verb's options.
+
+    Args:
+        usual: the metrics where none is named.
+
+    Raises:
+        AttrsensError: an unknown metric or value, or annotations that are missing.
+    """
+    scores, similarities = parse_metrics(_texts(metrics) or [usual], metric_parameters)
     regional = [call.name for call in scores if spec_of(call).traits.get("regional")]
     if regional and annotations is None:
         raise AttrsensError(f"{', '.join(regional)}: needs --annotations (COCO JSON, PASCAL VOC XML, or mask PNGs)")
@@ -162,17 +185,16 @@ def prepare_score(
         from attrsens.engine.annotations import Annotations
 
         known = Annotations(annotations)
-    prepared = prepare(images, **options)
-    if similarities and len(prepared.request.calls) < 2:
-        raise AttrsensError(f"{similarities[0].name} compares two maps; give a second --method")
-    config = {
-        **prepared.config,
-        "metrics": [call.expression for call in (*scores, *similarities)],
+    return Judging(scores, similarities, known, calibrate)
+
+
+def judging_config(judging: Judging, annotations: str | Path | None) -> dict[str, Any]:
+    """What the report states of it."""
+    return {
+        "metrics": [call.expression for call in (*judging.scores, *judging.similarities)],
         "annotations": printable(str(annotations)) if annotations is not None else None,
-        "calibrate": calibrate,
+        "calibrate": judging.calibrate,
     }
-    judging = Judging(scores, similarities, known, calibrate)
-    return replace(prepared, config=config, command="score", judging=judging)
 
 
 def _resolved(classifier: Classifier) -> dict[str, Any]:

@@ -26,11 +26,29 @@ class ImageInfo:
 
 
 @dataclass
+class PredictionInfo:
+    """What the model says of a changed input: its top class; softmax probability and rank (1 = top) of the class that
+    is explained; flipped: the top class is another than before."""
+
+    top: int
+    label: str | None
+    probability: float
+    rank: int
+    flipped: bool
+
+
+@dataclass
 class InputInfo:
-    """What was done to the input before it was explained: noise sd, mask that was erased."""
+    """What was done to the input before it was explained.
+
+    noise: sd of Gaussian noise, in units of the pixels' range; erased: the mask whose inside was replaced by `fill`,
+    first. prediction: of the changed input, null where nothing was changed.
+    """
 
     noise: float = 0.0
     erased: str | None = None
+    fill: str | None = None
+    prediction: PredictionInfo | None = None
 
 
 @dataclass
@@ -99,8 +117,8 @@ class HeatmapInfo:
 class SimilarityInfo:
     """Similarity of the record's map to the map `to`.
 
-    floor: to the matched control in its place; `controls` to each control. ceiling: of both methods' maps to those
-    of another seed, on average. rescaled, reason: as in scores.
+    floor: to the matched control in its place (compare: the mean over either map's place); `controls` to each control.
+    ceiling: of both methods' maps to those of another seed, on average. rescaled, reason: as in scores.
     """
 
     name: str
@@ -182,6 +200,10 @@ class Aggregate:
 
 @dataclass
 class Comparison:
+    """Two groups on the same images. `definition` says what difference, effect size and p are; p_holm is corrected for
+    the table that the row stands in; smallest_detectable is found with 80 % power at 5 %; `missing` images lack one of
+    the two values."""
+
     quantity: str
     a: dict[str, Any]
     b: dict[str, Any]
@@ -192,11 +214,14 @@ class Comparison:
     p_holm: float | None
     n: int
     smallest_detectable: float | None
+    missing: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    definition: str = ""
 
 
 @dataclass
 class Failure:
-    """An input or a cell without a result; `stage` is decode, label, annotation, predict, compute or
+    """An input or a cell without a result; `stage` is decode, label, annotation, erase, predict, compute or
     score."""
 
     image: str

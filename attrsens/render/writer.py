@@ -57,22 +57,18 @@ class Writer:
             raise AttrsensError(
                 f"out: {self.folder} cannot be written ({error.strerror}); choose another --out"
             ) from None
-        self._guard(self.folder / "report.json", _our_report)
+        self.guard(self.folder / "report.json", _our_report)
         if "csv" in self.formats:
-            self._guard(self.folder / "report.csv", _our_table)
+            self.guard(self.folder / "report.csv", _our_table)
 
     def add(self, results: list[Result]) -> None:
-        """Write the heatmaps of one image and model and name them in their records. Maps of one method share a scale.
+        """Write the heatmaps of one image and name them in their records. Maps of one model and method share a scale.
 
         Raises:
             AttrsensError: a file of that name is not attrsens's.
             OutputError: the disk is full or failing.
         """
-        groups: dict[str, list[Result]] = {}
-        for record, attribution in results:
-            groups.setdefault(record.method.title, []).append((record, attribution))
-        for group in groups.values():
-            limit = colour_limit([flat(a.map) for _, a in group])
+        for group, limit in scales(results):
             for record, attribution in group:
                 stem = f"heatmaps/{heatmap_name(record)}"
                 if "png" in self.formats:
@@ -83,36 +79,46 @@ class Writer:
                         pixels=attribution.input,
                         blend=self.overlay,
                     )
-                    self._guard(self.folder / f"{stem}.png", _our_png)
-                    self._write(f"{stem}.png", data)
+                    self.guard(self.folder / f"{stem}.png", our_png)
+                    self.write(f"{stem}.png", data)
                     record.heatmap.png = f"{stem}.png"
                 if "png" in self.formats and any(score.curve for score in record.scores.values()):
                     name = f"{stem}.curves.png"
-                    self._guard(self.folder / name, _our_png)
-                    self._write(name, curves_png(record.scores, caption(record)))
+                    self.guard(self.folder / name, our_png)
+                    self.write(name, curves_png(record.scores, caption(record)))
                     record.artifacts["curves"] = name
                 if "npy" in self.formats:
                     out = io.BytesIO()
                     np.save(out, attribution.map, allow_pickle=False)
-                    self._guard(self.folder / f"{stem}.npy", partial(_our_npy, shape=attribution.map.shape))
-                    self._write(f"{stem}.npy", out.getvalue())
+                    self.guard(self.folder / f"{stem}.npy", partial(_our_npy, shape=attribution.map.shape))
+                    self.write(f"{stem}.npy", out.getvalue())
                     record.heatmap.npy = f"{stem}.npy"
 
     def finish(self, report: Report) -> None:
         """Write the report (and the table), replacing those of an earlier run."""
-        self._write("report.json", to_json(report))
+        self.write("report.json", to_json(report))
         if "csv" in self.formats:
-            self._write("report.csv", to_csv(report.records))
+            self.write("report.csv", to_csv(report.records))
             if report.command == "score":
-                self._guard(self.folder / "scores.csv", partial(_our_table, columns=SCORE_COLUMNS))
-                self._write("scores.csv", scores_csv(report.records))
+                self.guard(self.folder / "scores.csv", partial(_our_table, columns=SCORE_COLUMNS))
+                self.write("scores.csv", scores_csv(report.records))
 
-    def _guard(self, path: Path, ours: Callable[[Path], bool]) -> None:
+    def guard(self, path: Path, ours: Callable[[Path], bool]) -> None:
+        """Raise if a file is there that is not attrsens's, unless it may be replaced."""
         if not self.force and path.exists() and not ours(path):
             raise AttrsensError(f"out: {path} was not written by attrsens; choose another --out, or --force")
 
-    def _write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file of the folder."""
         write_file(self.folder / name, data)
+
+
+def scales(results: list[Result]) -> list[tuple[list[Result], float]]:
+    """Results of one image by model and method, with the value of full red that they share."""
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for record, attribution in results:
+        groups.setdefault((record.model.id, record.method.title), []).append((record, attribution))
+    return [(group, colour_limit([flat(a.map) for _, a in group])) for group in groups.values()]
 
 
 def check_formats(names: Iterable[str]) -> None:
@@ -164,11 +170,19 @@ def caption(record: Record) -> list[str]:
     """What a picture must say of itself: target and method with the parameters, and what the colours mean."""
     t = record.target
     label = f"{t.label} ({t.index})" if t.label else f"class {t.index}"
-    name = record.image.path.rsplit("/", 1)[-1]
+    name = record.image.path.rsplit("/", 1)[-1] + changed(record)
     return [
         f"{name}: {label}, p = {t.probability:.3f}, rank {t.rank}, {record.model.name}",
         record.method.expression,
     ]
+
+
+def changed(record: Record) -> str:
+    """What was done to the input, in brackets; nothing for one as it is."""
+    i = record.input
+    words = [f"without {i.erased.rsplit('/', 1)[-1]}"] if i.erased else []
+    words += [f"noise {i.noise:g}"] if i.noise else []
+    return f" ({', '.join(words)})" if words else ""
 
 
 def _our_report(path: Path) -> bool:
@@ -196,7 +210,8 @@ def _our_npy(path: Path, shape: tuple[int, ...]) -> bool:
     return bool(array.dtype == np.float32 and array.shape == shape)
 
 
-def _our_png(path: Path) -> bool:
+def our_png(path: Path) -> bool:
+    """Whether attrsens drew it."""
     from PIL import Image
 
     try:
