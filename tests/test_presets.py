@@ -236,6 +236,8 @@ def test_a_typed_parameter_wins_over_expressions_of_the_preset(resolved, write):
     assert got["n"] == "4"
     assert got["metrics"] == ["gini", "insertion,deletion"]
     assert got["metric_parameters"]["gini"] == {"offset": "0.1"}
+    got = resolved("--preset", "sam-accuracy", "--deletion-fill", "black")
+    assert got["metrics"] == ["insertion:fill=mean,auc=norm", "deletion:auc=norm"]
     got = resolved("--preset", path, "--n", "4", "--method", "sg:n=2")
     assert got["method"] == ["sg:n=2"]
 
