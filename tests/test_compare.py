@@ -551,6 +551,21 @@ def test_the_fill_and_the_mask_are_checked_first(run_cli, tmp_path) -> None:
     assert "erase: " in stderr
 
 
+def test_gates_know_the_rows_of_pairs(run_cli, tmp_path) -> None:
+    arguments = ("compare", "sample:coffee", "--method", "grad", "--method", "edges", "--no-calibrate")
+    arguments += ("--metrics", "spearman", "--out", tmp_path / "out")
+    code, _, stderr = run_cli(
+        *arguments, "--fail-if", "spearman (rescaled)<0.9", "--fail-if", "agreement (spearman)<-2"
+    )
+    assert code == 1
+    assert "spearman (rescaled)<0.9" in stderr
+    gates = json.loads((tmp_path / "out" / "report.json").read_bytes())["gates"]
+    assert [gate["passed"] for gate in gates] == [False, True]
+    code, _, stderr = run_cli(*arguments, "--fail-if", "spaerman<0.9")
+    assert code == 2
+    assert "did you mean 'spearman'?" in stderr
+
+
 def test_models_of_other_classes_are_refused() -> None:
     other = linear(side=16)[0]
     with pytest.raises(attrsens.AttrsensError, match=r"theirs differ: smallnet has 5, linear has 4 classes"):

@@ -81,13 +81,8 @@ def compare(
 
     attrsens compare img.jpg --method grad --method sg --noise 0.1
     """
-    more: dict[str, Any] = {
-        "noise": noise or [],
-        "noise_at": noise_at,
-        "erase": erase,
-        "fill": fill,
-        "metrics": metrics,
-    }
+    more: dict[str, Any] = {"noise": noise or [], "noise_at": noise_at, "erase": erase, "fill": fill}
+    more["metrics"] = metrics
     more |= {"metric_parameters": metric_flags, "annotations": annotations, "calibrate": calibrate}
     return go(values, prepare_compare, _show, CompareWriter, **more, **flags)
 

@@ -89,6 +89,8 @@ def error(text: str) -> None:
 def note(text: str) -> None:
     """A line about what is going on, on stderr."""
     if sys.stderr is not None:
+        if os.environ.get("GITHUB_ACTIONS"):
+            text = text.replace("##[", "## [")  # where a name has it, GitHub would see a command in the log
         print(_visible(text), file=sys.stderr)
 
 

@@ -154,7 +154,25 @@ Json = Annotated[
     typer.Option("--json", metavar="PATH|-", help="The report also here; - is stdout.", rich_help_panel=OUTPUT),
 ]
 JsonList = Annotated[str | None, typer.Option("--json", metavar="PATH|-", help="As JSON; - is stdout.")]
-Formats = Annotated[str, typer.Option("--format", metavar="png,npy,csv", help="What to write.", rich_help_panel=OUTPUT)]
+Formats = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="png,npy,csv,junit,md,github",
+        help="What to write: maps as png or npy, tables as csv, junit.xml, report.md; github: annotations on stderr. "
+        "With md or github the report is appended to $GITHUB_STEP_SUMMARY.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+FailIf = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fail-if",
+        metavar="QUANTITY<NUMBER",
+        help="Exit 1 if this is true of an aggregate, or if it has no value: 'ssim<0.6', 'gini.low<=0.5'; repeatable.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 Overlay = Annotated[bool, typer.Option("--overlay", help="Draw the map over the grey picture.", rich_help_panel=OUTPUT)]
 Force = Annotated[
     bool, typer.Option("--force", help="Replace files that attrsens did not write.", rich_help_panel=OUTPUT)
@@ -222,6 +240,7 @@ def _shared(
     out: Out = Path("attrsens-out"),
     json: Json = None,
     format: Formats = "png",
+    fail_if: FailIf = None,
     overlay: Overlay = False,
     force: Force = False,
     quiet: Quiet = False,

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrsens.cli import console
+from attrsens.cli.exports import announce, exit_code
+from attrsens.engine.gates import check_found
 from attrsens.engine.prepare import Prepared
 from attrsens.engine.verbs import Interrupted, execute
 from attrsens.errors import AttrsensError
@@ -50,6 +52,7 @@ def go(
     request |= {
         "images": v["images"] or [],
         "method": v["method"],
+        "fail_if": v["fail_if"],
         "target": v["target"] or ["top1"],
         "model": v["model"] or ["lite0"],
         "fold": not v["no_fold"],
@@ -83,9 +86,12 @@ def go(
         raise
     writer.finish(report)
     _show(report, out, json, quiet, show)
+    announce(report, formats, quiet)
     if code:
         console.error(f"interrupted; {len(report.records)} finished results are in {out}")
-    return code or (3 if report.failures else 0)
+    else:
+        check_found(report, prepared.gates)
+    return code or exit_code(report)
 
 
 def _show(report: Report, out: Path, json: str | None, quiet: bool, show: Callable[[Report, Path], None]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
+from attrsens.engine.metrics import Judging, short
 from attrsens.engine.report import Aggregate, Comparison, Record, Report
 from attrsens.engine.stats import Sample, comparisons, summary
 from attrsens.spec import METHODS, WRAPPERS, Registry, Value, split_expression, write_expression
@@ -157,6 +158,16 @@ class Tables:
         name = next(place for place in self.records if place[0] == model_id)
         found = self.records[name].model.name
         return model_id if found in self.twice else found
+
+
+def of_pairs(judging: Judging) -> list[str]:
+    """The quantities of a comparison's rows besides those that scores and similarities always have."""
+    names = [short(call) for call in judging.similarities]
+    return [name + suffix for name in names for suffix in (RESCALED, FLOOR, CEILING)] + [
+        *(f"agreement ({name})" for name in names),
+        FLIP,
+        CHANGE,
+    ]
 
 
 def place_of(record: Record) -> Place:

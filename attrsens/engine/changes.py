@@ -164,7 +164,7 @@ class Change:
             pixels: the image's, as the classifier sees them.
         """
         if self.noise and self.at == "picture":
-            noisy = self._noisy(image.pixels / np.float32(255), image)
+            noisy = self._noisy(image.pixels.astype(np.float32) / np.float32(255), image)
             pixels = classifier.preprocess.apply(replace(image, pixels=(noisy * 255).round().astype(np.uint8)))
         if self.erasure and cover is not None:
             pixels = self.erasure.apply(pixels, cover, classifier)

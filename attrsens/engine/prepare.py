@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from attrsens.engine.cell import choose_method, parse_calls
+from attrsens.engine.gates import Threshold, parse_gates, quantities, resolve
 from attrsens.engine.inputs import Truth, expand, printable
 from attrsens.engine.metrics import DEFAULT, DEFAULT_WITH_ANNOTATIONS, Flags, Judging, parse_metrics, spec_of
 from attrsens.engine.plan import check
@@ -34,6 +35,7 @@ class Prepared:
         started, begin: when preparing began, as a date and on the monotonic clock.
         command: the verb.
         judging: the scores that are asked for, or None.
+        gates: conditions that fail the run.
     """
 
     request: Request
@@ -43,6 +45,7 @@ class Prepared:
     begin: float
     command: str = "explain"
     judging: Judging | None = None
+    gates: tuple[Threshold, ...] = ()
 
 
 def prepare(
@@ -67,14 +70,20 @@ def prepare(
     cache: bool = True,
     cache_dir: str | Path | None = None,
     cache_limit: int = DEFAULT_LIMIT,
+    fail_if: str | Sequence[str] | None = None,
+    known: Sequence[str] | None = (),
     **parameters: Any,
 ) -> Prepared:
     """Check everything that can be checked, cheapest first, and load the models.
+
+    Args:
+        known: the quantities that `fail_if` can test; None where they are known only afterwards.
 
     Raises:
         AttrsensError: see `explain`.
     """
     started, begin = datetime.now(UTC), time.perf_counter()
+    gates = resolve(parse_gates(fail_if), known)
     expressions = _texts(method) or [choose_method(parameters)]
     calls = parse_calls(expressions, parameters)
     models: list[Any] = list(model) if isinstance(model, (list, tuple)) else [model]
@@ -132,10 +141,11 @@ def prepare(
         "limit": limit,
         "frame": frame,
         "offline": offline,
+        "fail_if": [gate.expression for gate in gates],
     }
     store = Store(Path(cache_dir) if cache_dir else None, cache_limit) if cache else None
     check(request, store)
-    return Prepared(request, config, store, started, begin)
+    return Prepared(request, config, store, started, begin, gates=gates)
 
 
 def prepare_score(
@@ -154,7 +164,7 @@ def prepare_score(
     """
     usual = ",".join(DEFAULT + (DEFAULT_WITH_ANNOTATIONS if annotations else ()))
     judging = asked(metrics, usual, metric_parameters, annotations, calibrate)
-    prepared = prepare(images, **options)
+    prepared = prepare(images, **{"known": quantities(judging)} | options)
     if judging.similarities and len(prepared.request.calls) < 2:
         raise AttrsensError(f"{judging.similarities[0].name} compares two maps; give a second --method")
     config = {**prepared.config, **judging_config(judging, annotations)}

@@ -9,7 +9,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from attrsens.engine.agreement import of_pairs
 from attrsens.engine.changes import Erasure, changes
+from attrsens.engine.gates import quantities
 from attrsens.engine.metrics import Flags
 from attrsens.engine.prepare import Prepared, asked, judging_config, prepare
 from attrsens.errors import AttrsensError
@@ -43,7 +45,8 @@ def prepare_compare(
         raise AttrsensError("fill belongs to --erase; a method takes its own by expression, such as sp:fill=black")
     erasure = Erasure(erase, fill or "mean") if erase is not None else None
     judging = replace(asked(metrics, USUAL, metric_parameters, annotations, calibrate), across=True)
-    prepared = prepare(images, **options)
+    known = [*quantities(judging), *of_pairs(judging)]
+    prepared = prepare(images, **{"known": known} | options)
     found = changes(levels, erasure, int(options.get("seed") or 0), noise_at)
     request = replace(prepared.request, changes=found, one_class=True)
     classifiers = request.classifiers

@@ -27,8 +27,8 @@ class ImageInfo:
 
 @dataclass
 class PredictionInfo:
-    """What the model says of a changed input: its top class; softmax probability and rank (1 = top) of the class that
-    is explained; flipped: the top class is another than before."""
+    """What the model says of a changed input: its top class; probability and rank of the class that is explained, as in
+    TargetInfo; flipped: the top class is another than before."""
 
     top: int
     label: str | None
@@ -39,11 +39,8 @@ class PredictionInfo:
 
 @dataclass
 class InputInfo:
-    """What was done to the input before it was explained.
-
-    noise: sd of Gaussian noise, in units of the pixels' range; erased: the mask whose inside was replaced by `fill`,
-    first. prediction: of the changed input, null where nothing was changed.
-    """
+    """What was done to the input before it was explained. noise: sd of Gaussian noise, in units of the pixels' range.
+    erased: the mask whose inside `fill` replaced. prediction: of the changed input, null where nothing was changed."""
 
     noise: float = 0.0
     erased: str | None = None
@@ -243,9 +240,16 @@ class Skipped:
 
 @dataclass
 class Gate:
+    """Outcome of a condition. observed: the worst row's value, null with a reason. rows, failed: how many were tested,
+    and how many of them fail. group: of the worst row."""
+
     expression: str
     passed: bool
     observed: float | None
+    rows: int = 0
+    failed: int = 0
+    group: dict[str, Any] | None = None
+    reason: str | None = None
 
 
 @dataclass

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from attrsens.engine import gates
 from attrsens.engine.compute import Tally
 from attrsens.engine.inputs import printable
 from attrsens.engine.plan import peak_memory
@@ -51,6 +52,7 @@ def explain(images: Any = (), **options: Any) -> Report:
         limit: use only the first images. frame: of animated files.
         offline: never download weights.
         cache, cache_dir, cache_limit: the store of finished results.
+        fail_if: conditions such as "gini<0.5" on the aggregates, which `score` has; outcomes are in `report.gates`.
         **parameters: of the methods, such as n=50; each goes to every method that has it.
 
     Returns:
@@ -191,6 +193,7 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
         comparisons=comparisons,
         attributions=[attribution for _, attribution in results],
     )
+    gates.judge(report, prepared.gates)
     if isinstance(stopped, AttrsensError):
         stopped.report = report
         raise stopped

@@ -62,8 +62,8 @@ class CompareWriter(Writer):
     def _figure(self, name: str, data: bytes) -> None:
         path = self.folder / name
         path.parent.mkdir(exist_ok=True)
-        self.guard(path, our_png)
-        self.write(name, data)
+        self._guard(path, our_png)
+        self._write(name, data)
         self._figures.append(name)
 
 

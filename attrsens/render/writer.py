@@ -18,10 +18,12 @@ from attrsens.engine.report import Record, Report, to_json
 from attrsens.errors import AttrsensError, OutputError
 from attrsens.heatmaps import Attribution, flat
 from attrsens.render.curves import curves_png
+from attrsens.render.junit import to_junit
+from attrsens.render.markdown import MARK, to_markdown
 from attrsens.render.picture import colour_limit, heatmap_png
 from attrsens.render.table import COLUMNS, SCORE_COLUMNS, scores_csv, to_csv
 
-FORMATS = ("png", "npy", "csv")
+FORMATS = ("png", "npy", "csv", "junit", "md", "github")
 Result = tuple[Record, Attribution]
 
 
@@ -30,7 +32,7 @@ class Writer:
 
     Args:
         folder: made if need be.
-        formats: png, npy, csv.
+        formats: png, npy, csv, junit (junit.xml), md (report.md); github writes no file.
         force: replace files that attrsens did not write.
         overlay: draw maps over the grey picture.
 
@@ -57,9 +59,11 @@ class Writer:
             raise AttrsensError(
                 f"out: {self.folder} cannot be written ({error.strerror}); choose another --out"
             ) from None
-        self.guard(self.folder / "report.json", _our_report)
+        self._guard(self.folder / "report.json", _our_report)
         if "csv" in self.formats:
-            self.guard(self.folder / "report.csv", _our_table)
+            self._guard(self.folder / "report.csv", _our_table)
+        for name in self._texts():
+            self._guard(self.folder / name, _our_text)
 
     def add(self, results: list[Result]) -> None:
         """Write the heatmaps of one image and name them in their records. Maps of one model and method share a scale.
@@ -79,37 +83,45 @@ class Writer:
                         pixels=attribution.input,
                         blend=self.overlay,
                     )
-                    self.guard(self.folder / f"{stem}.png", our_png)
-                    self.write(f"{stem}.png", data)
+                    self._guard(self.folder / f"{stem}.png", our_png)
+                    self._write(f"{stem}.png", data)
                     record.heatmap.png = f"{stem}.png"
                 if "png" in self.formats and any(score.curve for score in record.scores.values()):
                     name = f"{stem}.curves.png"
-                    self.guard(self.folder / name, our_png)
-                    self.write(name, curves_png(record.scores, caption(record)))
+                    self._guard(self.folder / name, our_png)
+                    self._write(name, curves_png(record.scores, caption(record)))
                     record.artifacts["curves"] = name
                 if "npy" in self.formats:
                     out = io.BytesIO()
                     np.save(out, attribution.map, allow_pickle=False)
-                    self.guard(self.folder / f"{stem}.npy", partial(_our_npy, shape=attribution.map.shape))
-                    self.write(f"{stem}.npy", out.getvalue())
+                    self._guard(self.folder / f"{stem}.npy", partial(_our_npy, shape=attribution.map.shape))
+                    self._write(f"{stem}.npy", out.getvalue())
                     record.heatmap.npy = f"{stem}.npy"
 
     def finish(self, report: Report) -> None:
-        """Write the report (and the table), replacing those of an earlier run."""
-        self.write("report.json", to_json(report))
+        """Write the report (and tables, JUnit XML and Markdown), replacing those of an earlier run."""
+        self._write("report.json", to_json(report))
+        for name, make in self._texts().items():
+            self._write(name, make(report))
         if "csv" in self.formats:
-            self.write("report.csv", to_csv(report.records))
+            self._write("report.csv", to_csv(report.records))
             if report.command == "score":
-                self.guard(self.folder / "scores.csv", partial(_our_table, columns=SCORE_COLUMNS))
-                self.write("scores.csv", scores_csv(report.records))
+                self._guard(self.folder / "scores.csv", partial(_our_table, columns=SCORE_COLUMNS))
+                self._write("scores.csv", scores_csv(report.records))
 
-    def guard(self, path: Path, ours: Callable[[Path], bool]) -> None:
-        """Raise if a file is there that is not attrsens's, unless it may be replaced."""
+    def _texts(self) -> dict[str, Callable[[Report], bytes]]:
+        """The files beside report.json that are asked for, and what makes them."""
+        made: dict[str, tuple[str, Callable[[Report], bytes]]] = {
+            "junit": ("junit.xml", to_junit),
+            "md": ("report.md", lambda report: to_markdown(report).encode()),
+        }
+        return dict(made[name] for name in self.formats if name in made)
+
+    def _guard(self, path: Path, ours: Callable[[Path], bool]) -> None:
         if not self.force and path.exists() and not ours(path):
             raise AttrsensError(f"out: {path} was not written by attrsens; choose another --out, or --force")
 
-    def write(self, name: str, data: bytes) -> None:
-        """Write a file of the folder."""
+    def _write(self, name: str, data: bytes) -> None:
         write_file(self.folder / name, data)
 
 
@@ -197,6 +209,15 @@ def _our_table(path: Path, columns: Iterable[str] = COLUMNS) -> bool:
     try:
         with path.open("rb") as file:
             return file.readline().strip() == ",".join(columns).encode()
+    except OSError:
+        return False
+
+
+def _our_text(path: Path) -> bool:
+    """JUnit XML or Markdown: the mark stands in one of the first lines."""
+    try:
+        with path.open("rb") as file:
+            return MARK.encode() in file.read(200)
     except OSError:
         return False
 
