@@ -182,6 +182,9 @@ class Aggregate:
 
 @dataclass
 class Comparison:
+    """verdict: moved, equivalent or cannot tell, where a change was tested against the margin; reason: what it rests on
+    or why there is no number."""
+
     quantity: str
     a: dict[str, Any]
     b: dict[str, Any]
@@ -192,6 +195,9 @@ class Comparison:
     p_holm: float | None
     n: int
     smallest_detectable: float | None
+    margin: float | None = None
+    verdict: str | None = None
+    reason: str | None = None
 
 
 @dataclass
