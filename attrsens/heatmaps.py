@@ -74,8 +74,8 @@ def unsketch(text: str, scale: float) -> NDArray[np.float64]:
     if len(data) != 2 * SKETCH * SKETCH:
         raise ValueError(f"a sketch has {2 * SKETCH * SKETCH} bytes, not {len(data)}")
     values = np.frombuffer(data, "<f2").astype(np.float64)
-    if not (np.isfinite(values).all() and np.isfinite(scale) and scale >= 0):
-        raise ValueError("a sketch holds finite numbers and a scale of 0 or more")
+    if not (np.isfinite(values).all() and 0 <= scale < 1e300):
+        raise ValueError("a sketch holds finite numbers and a finite scale of 0 or more")
     return values.reshape(SKETCH, SKETCH) * scale
 
 

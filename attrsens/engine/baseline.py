@@ -173,7 +173,6 @@ def causes(old: Baseline, report: Report) -> list[str]:
     """What differs between the runs and can move maps and predictions, likeliest first; for records that both have."""
     new, out = report.provenance, []
     then = {entry.model.name: entry.model.id for entry in old.records}
-    methods = {entry.method.title: _versions(entry) for entry in old.records}
     for name, now in {r.model.name: r.model.id for r in report.records}.items():
         if name in then and then[name] != now:
             a, b = old.provenance.weights.get(then[name], ""), new.weights.get(now, "")
@@ -183,9 +182,11 @@ def causes(old: Baseline, report: Report) -> list[str]:
                 out.append(f"weights of {name}: sha256 {clean(a[:12])} before, {b[:12]} now")
             else:
                 out.append(f"weights, architecture or preprocessing of {name}: {clean(then[name])} before, {now} now")
-    for title, versions in {r.method.title: _versions(Entry.of(r)) for r in report.records}.items():
-        if title in methods and methods[title] != versions:
-            out.append(f"method {title}: version {methods[title]} before, {versions} now")
+    before_now = _versions(old.records), _versions([Entry.of(r) for r in report.records])
+    for title in [t for t in before_now[1] if t in before_now[0]]:
+        a, b = (", ".join(sorted(side[title])) for side in before_now)
+        if a != b:
+            out.append(f"method {clean(title)}: version {a} before, {b} now")
     for package, digits in (("attrsens", 9), ("torch", 2), *((p, 9) for p in PACKAGES)):
         a, b = old.provenance.versions.get(package, ""), new.versions.get(package, "")
         if a and b and a.split(".")[:digits] != b.split(".")[:digits]:
@@ -199,5 +200,9 @@ def causes(old: Baseline, report: Report) -> list[str]:
     return out
 
 
-def _versions(entry: Entry) -> str:
-    return "+".join(map(str, [entry.method.version, *(w.version for w in entry.method.wrappers)]))
+def _versions(entries: Sequence[Entry]) -> dict[str, set[str]]:
+    out: dict[str, set[str]] = {}
+    for entry in entries:
+        parts = [entry.method.version, *(w.version for w in entry.method.wrappers)]
+        out.setdefault(entry.method.title, set()).add("+".join(map(str, parts)))
+    return out

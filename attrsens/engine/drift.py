@@ -110,17 +110,21 @@ def _alike(a: MethodInfo, b: MethodInfo) -> bool:
 
 def relative_l2(a: Vector, b: Vector) -> float:
     """||b - a|| / max(||a||, ||b||); 0 for two zero maps."""
-    size = max(float(np.linalg.norm(a)), float(np.linalg.norm(b)))
-    return float(np.linalg.norm(b / size - a / size)) if size else 0.0
+    peak = max(float(np.abs(a).max()), float(np.abs(b).max()))
+    if not peak:
+        return 0.0
+    a, b = a / peak, b / peak  # squares neither vanish nor overflow
+    return float(np.linalg.norm(b - a) / max(np.linalg.norm(a), np.linalg.norm(b)))
 
 
 def cosine_distance(a: Vector, b: Vector) -> float:
     """1 - cosine similarity: half the squared distance of the unit vectors, which keeps the digits of small changes.
     1 where one map is zero, 0 where both are."""
-    sizes = float(np.linalg.norm(a)), float(np.linalg.norm(b))
-    if not all(sizes):
-        return float(any(sizes))
-    return float(np.square(a / sizes[0] - b / sizes[1]).sum() / 2)
+    peaks = float(np.abs(a).max()), float(np.abs(b).max())
+    if not all(peaks):
+        return float(any(peaks))
+    a, b = a / peaks[0], b / peaks[1]
+    return float(np.square(a / np.linalg.norm(a) - b / np.linalg.norm(b)).sum() / 2)
 
 
 @dataclass
@@ -220,13 +224,16 @@ class Finding:
 def judge(values: Vector, margin: float, tests: int = 1, binary: bool = False) -> Finding:
     """Whether a mean distance over images is beyond the margin, within it, or neither can be said.
 
-    moved: the one-sided lower bound at level 0.05 / tests lies above the margin, so that over `tests` rows together
-    at most 5 % of runs whose means are at the margin raise an alarm. equivalent: the upper bound at level 0.05 lies
-    below (a distance is 0 or more, so that of the two one-sided tests only this one can fail). Bounds are the
-    studentised bootstrap's or Student's, whichever is wider; of 0/1 data Clopper and Pearson's, which are exact.
+    moved: at level 0.05 / tests, so that over `tests` rows together at most 5 % of runs whose means are at the margin
+    raise an alarm. Half of the level goes to the one-sided lower bound of the mean, which must lie above the margin;
+    half to a test that holds for any number of images and any distances of 0 or more (see `evidence`).
+    equivalent: the one-sided upper bound at level 0.05 lies below the margin. (A distance is 0 or more, so that of the
+    two one-sided tests only this one can fail.)
+    Bounds are the studentised bootstrap's or Student's, whichever is wider, from six images on; of 0/1 data Clopper and
+    Pearson's, which are exact.
 
-    Where neither bound decides, it may still be said of these images alone, and the reason says so: equivalent if none
-    is beyond the margin; and with fewer than six images, which have no interval, moved if every one is beyond twice it.
+    Where none of this decides, it may still be said of these images alone, and the reason says so: equivalent if none
+    is beyond the margin; with fewer than six images moved if every one is beyond twice it.
 
     Args:
         values: (images,), 0 or more. binary: they are 0 or 1.
@@ -234,27 +241,36 @@ def judge(values: Vector, margin: float, tests: int = 1, binary: bool = False) -
     n = len(values)
     if not n:
         return Finding("cannot tell", None, None, "no image of the baseline was met again")
-    mean = float(values.mean())
-    few = n < FEWEST or (float(np.ptp(values)) == 0 and not binary)
+    mean, level = float(values.mean()), LEVEL / tests
     ci95 = None
-    if binary or not few:
+    if binary or (n >= FEWEST and float(np.ptp(values)) > 0):
         find = proportion_bounds if binary else mean_bounds
-        low, high = find(values, LEVEL / tests)[0], find(values, LEVEL)[1]
-        ci95 = find(values, 0.025)
+        low, high = find(values, level if binary else level / 2)[0], find(values, LEVEL)[1]
+        ends = find(values, 0.025)
+        ci95 = max(0.0, ends[0]), ends[1]
         if low > margin:
             return Finding("moved", mean, ci95)
         if high < margin:
             return Finding("equivalent", mean, ci95)
+    if not binary and evidence(values, margin) > 2 / level:
+        return Finding("moved", mean, ci95, "by a test that needs no interval (evidence)")
     these = f"on {'this image' if n == 1 else f'these {n} images'}; nothing is said of others"
     if float(values.max()) == 0:
         return Finding("equivalent", mean, ci95, f"exactly the same {these}")
     if float(values.max()) <= margin:
         return Finding("equivalent", mean, ci95, f"each is within the margin {these}")
-    if not few:
-        return Finding("cannot tell", mean, ci95, "the interval holds the margin")
-    if not binary and float(values.min()) > BEYOND * margin:
-        return Finding("moved", mean, ci95, f"each is beyond twice the margin {these}")
-    return Finding("cannot tell", mean, ci95, f"{n} {'image' if n == 1 else 'images'}; a test needs {FEWEST}")
+    if n < FEWEST and not binary:
+        if float(values.min()) > BEYOND * margin:
+            return Finding("moved", mean, ci95, f"each is beyond twice the margin {these}")
+        return Finding("cannot tell", mean, ci95, f"{n} {'image' if n == 1 else 'images'}; an interval needs {FEWEST}")
+    return Finding("cannot tell", mean, ci95, "the interval holds the margin")
+
+
+def evidence(values: Vector, margin: float) -> float:
+    """Product over images of (1 + value / margin) / 2: for independent numbers of 0 or more with a mean of at most the
+    margin its expectation is at most 1, so that it exceeds 1 / p with a probability of at most p (Markov; Ville 1939,
+    testing by betting: Waudby-Smith and Ramdas 2024). Any number of images, any skew."""
+    return float(np.exp(min(700.0, float(np.log((1 + values / margin) / 2).sum()))))
 
 
 def mean_bounds(values: Vector, level: float) -> tuple[float, float]:
