@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from attrsens.engine.doctor import doctor as doctor
     from attrsens.engine.report import Report as Report
+    from attrsens.engine.verbs import compare as compare
     from attrsens.engine.verbs import explain as explain
     from attrsens.engine.verbs import score as score
     from attrsens.errors import AttrsensError as AttrsensError
@@ -36,6 +37,7 @@ _HOME = {
     "SCORES": "spec",
     "SIMILARITIES": "spec",
     "Writer": "render",
+    "compare": "engine.verbs",
     "doctor": "engine.doctor",
     "explain": "engine.verbs",
     "load": "models.zoo",

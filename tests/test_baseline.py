@@ -23,7 +23,7 @@ from attrsens.engine.baseline_file import LIMIT
 from attrsens.engine.drift import Entry, cosine_distance, judge, match, mean_bounds, proportion_bounds, relative_l2
 from attrsens.engine.floor import Floor, noise_floor, threads
 from attrsens.engine.prepare import Prepared, prepare
-from attrsens.engine.report import Report, json_schema, to_data, to_json
+from attrsens.engine.report import Failure, Report, json_schema, to_data, to_json
 from attrsens.engine.verbs import execute
 from attrsens.errors import AttrsensError
 from attrsens.heatmaps import sketch, unsketch
@@ -258,7 +258,7 @@ def test_a_change_of_one_layer_is_found(kept: Path, share: float, layer: str) ->
     assert row.n == 8
     assert row.margin == 1e-3
     assert 0.2 * share < row.difference < 20 * share
-    assert [g.passed for g in report.gates if " grad" in g.expression] == [False]
+    assert [g.passed for g in report.gates if "grad" in g.expression] == [False]
     assert found.causes[0].startswith("weights, architecture or preprocessing of toy: toy@")
 
 
@@ -308,8 +308,7 @@ def test_another_top_class_is_a_moved_prediction_and_no_comparable_map(kept: Pat
     assert found.predictions == "moved"
     row = rows(report, "top1")[""]
     assert (row.difference, row.n, row.verdict) == (0.5, 8, "moved")
-    assert rows(report)["grad"].n == 4
-    assert "4 images without a counterpart" in rows(report)["grad"].reason
+    assert (rows(report)["grad"].n, rows(report)["grad"].missing) == (4, 4)
     assert len(report.config["baseline"]["only_here"]) == len(report.config["baseline"]["only_in_baseline"]) == 8
     _, report = ran(toy(), pictures(8))
     baseline.check(report, replace(first, records=other))
@@ -663,7 +662,12 @@ def test_only_whole_runs_become_baselines(first: tuple[Prepared, Report], kept: 
     before = kept.read_bytes()
     with pytest.raises(AttrsensError, match="was interrupted; a baseline holds whole runs"):
         add_baseline(report, kept, update=True)
+    broken = Failure("img.png", "compute", "a map that is not finite", "toy")
+    with pytest.raises(AttrsensError, match="1 failures, the first: a map that is not finite") as caught:
+        add_baseline(replace(first[1], failures=[broken]), kept, update=True)
+    assert caught.value.exit_code == 3
     assert kept.read_bytes() == before
+    add_baseline(replace(first[1], failures=[replace(broken, stage="score")]), kept, update=True)
 
 
 def test_the_same_run_says_the_same_twice(kept: Path) -> None:
@@ -675,3 +679,94 @@ def test_the_same_run_says_the_same_twice(kept: Path) -> None:
         data.pop("provenance")
         found.append(json.dumps(data))
     assert found[0] == found[1]
+
+
+# -- the command -------------------------------------------------------------------------------------------------
+
+NET = """
+import sys
+sys.path.insert(0, {tests!r})
+import torch
+from toys import SmallNet
+
+def net():
+    return SmallNet("reused")
+"""
+
+
+def test_compare_against_a_baseline_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_cli: Any
+) -> None:
+    from PIL import Image
+    from safetensors.torch import save_file
+
+    (tmp_path / "ournets.py").write_text(NET.format(tests=str(Path(__file__).parent)))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    Path("images").mkdir()
+    for i, picture in enumerate(pictures(6)):
+        Image.fromarray(picture).save(f"images/{i}.png")
+    state = SmallNet("reused").state_dict()
+    save_file(state, "weights.safetensors")
+    command = ["compare", "images", "--model", "weights.safetensors", "--arch", "py:ournets:net", "--method", "grad"]
+    command += ["--preprocess", "crop=16,mean=0.45,0.45,0.45,std=0.25,0.25,0.25", "--baseline", "kept.json", "--quiet"]
+    code, _, err = run_cli(*command)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "kept.json" in err
+    assert "--update writes one" in err
+    code, _, err = run_cli(*command, "--update")
+    assert code == 0, err
+    assert len(baseline.read("kept.json").records) == 6
+    assert str(tmp_path).encode() not in Path("kept.json").read_bytes()
+    code, out, err = run_cli(*command[:-1])
+    assert code == 0, err
+    assert "explanations equivalent, predictions equivalent" in err
+    assert "equivalent" in out
+    found = json.loads(Path("attrsens-out/report.json").read_text())
+    Draft202012Validator(json_schema()).validate(found)
+    assert {row["change"] for row in found["config"]["baseline"]["floor"]} == {"threads", "folding"}
+    assert all(gate["passed"] for gate in found["gates"])
+    generator = torch.Generator().manual_seed(0)
+    weight = state["conv2.weight"]
+    weight += 0.05 * weight.std() * torch.randn(weight.shape, generator=generator)
+    save_file(state, "weights.safetensors")
+    code, out, err = run_cli(*command)
+    assert code == 1
+    assert "gate failed: baseline.l2>" in err
+    assert "differs between the runs: weights of weights: sha256" in err
+    found = json.loads(Path("attrsens-out/report.json").read_text())
+    assert found["config"]["baseline"]["explanations"] == "moved"
+    assert run_cli(*command, "--update")[0] == 0
+    assert run_cli(*command)[0] == 0
+    Path("kept.json").write_text("{}")
+    for more in ([], ["--update"]):
+        code, _, err = run_cli(*command, *more)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "not an attrsens report" in err
+    code, _, err = run_cli("compare", "images", "--margin", "0.1")
+    assert code == 2
+    assert "goes with --baseline" in err
+
+
+def test_models_of_one_name_are_refused(kept: Path) -> None:
+    _, report = ran(toy(), pictures(1), ["grad"])
+    twin = replace(report.records[0], model=replace(report.records[0].model, id="toy@other"))
+    report.records.append(twin)
+    with pytest.raises(AttrsensError, match="two models are called toy"):
+        baseline.check(report, kept)
+
+
+def test_models_that_share_a_class_are_measured_together() -> None:
+    from attrsens.engine.prepare_compare import prepare_compare
+
+    second = SmallNet("functional")
+    with torch.no_grad():
+        second.fc.bias.add_(torch.tensor([0.0, 9, 0, 0, 0]))  # another top class
+    other = attrsens.Classifier(second, [0.45] * 3, [0.25] * 3, crop=16, device="cpu", name="other")
+    prepared = prepare_compare(pictures(3), model=[toy(), other], method=["grad"], noise=[0.1], cache=False)
+    report = execute(prepared)
+    found = noise_floor(prepared.request, report.records)
+    places = {(f.model, f.change) for f in found if f.quantity == "l2" and f.n == 3}
+    assert places == {(m, c) for m in ("toy", "other") for c in ("threads", "layout")}
+    assert all(f.value < 1e-3 for f in found)

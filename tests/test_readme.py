@@ -25,7 +25,9 @@ def generated(function: str) -> str:
     return found[1]
 
 
-@pytest.mark.parametrize("function", ["methods_table", "metrics_table", "wrappers_table", "samples_table"])
+@pytest.mark.parametrize(
+    "function", ["methods_table", "metrics_table", "wrappers_table", "samples_table", "presets_table"]
+)
 def test_tables_are_fresh(function: str) -> None:
     assert generated(function) == getattr(readme, function)(), "run: cog -r README.md"
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from attrsens.cli import console
+from attrsens.engine.gates import whose
 from attrsens.errors import AttrsensError
 
 if TYPE_CHECKING:
@@ -20,7 +22,8 @@ BaselineOption = Annotated[
     typer.Option(
         "--baseline",
         metavar="REPORT.json",
-        help="Earlier report: did explanations or predictions move? Exit 1 if one did.",
+        help="Earlier report: did explanations or predictions move since? Exit 1 if they did. (A method takes its own "
+        "baseline by expression: ig:baseline=white.)",
         rich_help_panel=PANEL,
     ),
 ]
@@ -58,8 +61,38 @@ def check_options(path: Path | None, margin: float | None, update: bool) -> None
         console.check_file(str(path))
 
 
+def checked(
+    path: Path | None, margin: float | None, update: bool, quiet: bool
+) -> Callable[[Report, Prepared], None] | None:
+    """`check_options`, and what to do after the run; None without a baseline."""
+    check_options(path, margin, update)
+    if path is None:
+        return None
+    return lambda report, prepared: add_baseline(report, path, margin, update, prepared, quiet)
+
+
+def show(report: Report) -> None:
+    """A line a row: mean change, interval, images, margin, verdict, of what, and why."""
+    rows = [c for c in report.comparisons if c.verdict is not None]
+    if not rows:
+        return
+    console.out("since the baseline: mean change, 95 % interval, images, margin, verdict")
+    for c in rows:
+        mean = "-" if c.difference is None else f"{c.difference:.3g}"
+        interval = f"{c.ci95[0]:.3g} to {c.ci95[1]:.3g}" if c.ci95 else "-"
+        name = c.quantity.removeprefix("baseline.")
+        line = f"  {mean:>8}  95 % {interval:<20} n {c.n:<4} margin {c.margin:<8.3g} {c.verdict:<12} {name:<12} "
+        console.out(line + whose(c.b | {"report": None}) + (f" ({c.reason})" if c.reason else ""))
+    console.out("")
+
+
 def add_baseline(
-    report: Report, path: Path, margin: float | None = None, update: bool = False, prepared: Prepared | None = None
+    report: Report,
+    path: Path,
+    margin: float | None = None,
+    update: bool = False,
+    prepared: Prepared | None = None,
+    quiet: bool = False,
 ) -> None:
     """Compare with the baseline and add what was found to the report, before it is written; say it on stderr.
 
@@ -76,6 +109,7 @@ def add_baseline(
     from attrsens.engine.floor import noise_floor
     from attrsens.render import write_file
 
+    say = (lambda text: None) if quiet else console.note
     old = baseline.prior(path, update)
     slimmed = baseline.slim(report) if update else b""
     if old:
@@ -85,10 +119,10 @@ def add_baseline(
         report.provenance.passes_run.forward += tally.passes.forward
         report.provenance.passes_run.backward += tally.passes.backward
         found = baseline.check(report, old, margin, floor, gate=not update)
-        console.note(f"since the baseline: explanations {found.explanations}, predictions {found.predictions}")
+        say(f"since the baseline: explanations {found.explanations}, predictions {found.predictions}")
         if "moved" in (found.explanations, found.predictions):
             named = "; ".join(found.causes) or "nothing that the reports record differs"
-            console.note(f"differs between the runs: {named}")
+            say(f"differs between the runs: {named}")
     if update:
         write_file(path, slimmed)
-        console.note(f"baseline {path}: {len(slimmed) / 1000:.0f} kB, {len(report.records)} records")
+        say(f"baseline {path}: {len(slimmed) / 1000:.0f} kB, {len(report.records)} records")

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
@@ -23,14 +23,42 @@ def out(text: str, end: str = "\n") -> None:
     Raises:
         OutputError: stdout cannot be written, for any other reason.
     """
-    if sys.stdout is None:
-        return
+    if sys.stdout is not None:
+        _print(_visible(text), end)
+
+
+def _print(text: str, end: str = "\n") -> None:
     try:
-        print(_visible(text), end=end, flush=True)
+        print(text, end=end, flush=True)
     except OSError as error:
         silence()
         if not isinstance(error, BrokenPipeError):
             raise OutputError(f"stdout cannot be written ({error.strerror})") from None
+
+
+def colourful() -> bool:
+    """Whether stdout takes colours: NO_COLOR forbids them, FORCE_COLOR wants them, else a terminal has them."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def painted(cells: Iterable[tuple[str, tuple[int, int, int] | None]]) -> None:
+    """A line of data, of texts with the colour behind each."""
+    if sys.stdout is None or not colourful():
+        out("".join(text for text, _ in cells))
+        return
+    line = ""
+    for text, colour in cells:
+        if colour is None:
+            line += _visible(text)
+            continue
+        r, g, b = (round(c / 51) for c in colour)  # the 6 x 6 x 6 cube of 256 colours
+        ink = 232 if sum(colour) > 330 else 255
+        line += f"\x1b[38;5;{ink};48;5;{16 + 36 * r + 6 * g + b}m{_visible(text)}\x1b[0m"
+    _print(line)
 
 
 def write_json(data: object, where: str) -> None:
@@ -61,6 +89,8 @@ def error(text: str) -> None:
 def note(text: str) -> None:
     """A line about what is going on, on stderr."""
     if sys.stderr is not None:
+        if os.environ.get("GITHUB_ACTIONS"):
+            text = text.replace("##[", "## [")  # where a name has it, GitHub would see a command in the log
         print(_visible(text), file=sys.stderr)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from attrsens.cli import console, options
+from attrsens.engine.presets import Preset, presets
 from attrsens.errors import unknown
 from attrsens.samples import samples
 from attrsens.spec import METHODS, SCORES, SIMILARITIES, WRAPPERS, Spec
@@ -57,19 +58,26 @@ def _metrics() -> list[dict[str, Any]]:
     return rows
 
 
+def _presets() -> list[dict[str, Any]]:
+    return [preset.entry() for preset in presets()]
+
+
 WHAT: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "methods": _methods,
     "metrics": _metrics,
     "models": _models,
+    "presets": _presets,
     "samples": _samples,
 }
 
 
 def listing(
-    what: Annotated[str, typer.Argument(help="methods, metrics, models or samples.", autocompletion=lambda: [*WHAT])],
+    what: Annotated[
+        str, typer.Argument(help="methods, metrics, models, presets or samples.", autocompletion=lambda: [*WHAT])
+    ],
     json: options.JsonList = None,
 ) -> None:
-    """What there is: methods and metrics with parameters, defaults, sources and costs; models; packaged samples."""
+    """What there is: methods and metrics with parameters, defaults, sources and costs; models; presets; samples."""
     if what not in WHAT:
         raise unknown("list", what, WHAT)
     rows = WHAT[what]()
@@ -141,4 +149,27 @@ def _print_samples(rows: list[dict[str, Any]]) -> None:
         )
 
 
-PRINTERS = {"methods": _print_methods, "metrics": _print_metrics, "models": _print_models, "samples": _print_samples}
+def _print_presets(rows: list[dict[str, Any]]) -> None:
+    width = max(len(row["name"]) for row in rows) + 2
+    for row in rows:
+        preset = Preset(**row)
+        console.out(f"{preset.name:<{width}}{preset.command:<9}{preset.what}  [{preset.cost}]")
+        facts = {
+            "asks": preset.question,
+            "published": preset.numbers(),
+            "follows": preset.follows,
+            "models": preset.pair and f"two, the regular one first, such as {preset.pair}",
+            "source": preset.source,
+        }
+        for name, text in facts.items():
+            if text:
+                console.out(f"        {name:<11}{text}")
+
+
+PRINTERS = {
+    "methods": _print_methods,
+    "metrics": _print_metrics,
+    "models": _print_models,
+    "presets": _print_presets,
+    "samples": _print_samples,
+}

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from attrsens.cli.preset import Chosen, Flag, choose
+from attrsens.engine.presets import shipped
 from attrsens.engine.store import DEFAULT_LIMIT
 from attrsens.samples import samples
 from attrsens.spec import METHODS, SCORES, SIMILARITIES, Hyper
@@ -133,6 +135,18 @@ PlanOnly = Annotated[
         "--plan", help="Print cells, passes, memory and expected time; run nothing else.", rich_help_panel=RUN
     ),
 ]
+PresetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME|FILE.toml",
+        help="A named set of option values ('attrsens list presets'); what you type wins.",
+        callback=choose,
+        is_eager=True,
+        autocompletion=_names(shipped),
+        rich_help_panel=RUN,
+    ),
+]
 CacheDir = Annotated[
     Path | None,
     typer.Option(
@@ -153,7 +167,25 @@ Json = Annotated[
     typer.Option("--json", metavar="PATH|-", help="The report also here; - is stdout.", rich_help_panel=OUTPUT),
 ]
 JsonList = Annotated[str | None, typer.Option("--json", metavar="PATH|-", help="As JSON; - is stdout.")]
-Formats = Annotated[str, typer.Option("--format", metavar="png,npy,csv", help="What to write.", rich_help_panel=OUTPUT)]
+Formats = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="png,npy,csv,junit,md,github",
+        help="What to write: maps as png or npy, tables as csv, junit.xml, report.md; github: annotations on stderr. "
+        "With md or github the report is appended to $GITHUB_STEP_SUMMARY.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+FailIf = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fail-if",
+        metavar="QUANTITY<NUMBER",
+        help="Exit 1 if this is true of an aggregate, or if it has no value: 'ssim<0.6', 'gini.low<=0.5'; repeatable.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 Overlay = Annotated[bool, typer.Option("--overlay", help="Draw the map over the grey picture.", rich_help_panel=OUTPUT)]
 Force = Annotated[
     bool, typer.Option("--force", help="Replace files that attrsens did not write.", rich_help_panel=OUTPUT)
@@ -214,12 +246,14 @@ def _shared(
     no_fold: NoFold = False,
     batch: Batch = "auto",
     plan: PlanOnly = False,
+    preset: PresetOption = None,
     cache_dir: CacheDir = None,
     cache_limit: CacheLimit = DEFAULT_LIMIT / 1e9,
     no_cache: NoCache = False,
     out: Out = Path("attrsens-out"),
     json: Json = None,
     format: Formats = "png",
+    fail_if: FailIf = None,
     overlay: Overlay = False,
     force: Force = False,
     quiet: Quiet = False,
@@ -244,10 +278,14 @@ def runs(metrics: bool = False) -> Callable[[Callable[..., int]], Callable[..., 
         shared = inspect.signature(_shared, eval_str=True).parameters
         given = ("values", "flags", "metric_flags")
         own = {n: p for n, p in inspect.signature(command, eval_str=True).parameters.items() if n not in given}
-        methods = {name: _flag(name, owners) for name, owners in METHODS.parameters().items()}
+        methods = {n: _flag(n, owners) for n, owners in METHODS.parameters().items() if n not in own}
         judged = _metric_flags() if metrics else {}
+        every = [Flag(n, None, n) for n in methods] + [Flag(w, metric, n) for w, (metric, n, _) in judged.items()]
 
         def wrapper(**given: Any) -> int:
+            chosen: Chosen | None = given["preset"]
+            if chosen:
+                given = chosen.settle(given, every)
             values = {name: given[name] for name in shared}
             flags = {name: given[name] for name in methods if given[name] is not None}
             metric_flags: dict[str, Flags] = {}

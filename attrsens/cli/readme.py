@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from attrsens.engine.presets import presets
 from attrsens.samples import samples
 from attrsens.spec import METHODS, SCORES, SIMILARITIES, WRAPPERS, Hyper
 
@@ -102,6 +103,18 @@ def samples_table() -> str:
     lines = ["| name | what | source | licence | lite0's top-1 |", "|---|---|---|---|---|"]
     for s in samples().values():
         lines.append(f"| `sample:{s.name}` | {s.what} | {s.source} | {s.licence} | {s.top1}, {s.probability:.2f} |")
+    return "\n".join(lines)
+
+
+def presets_table(rows: int = 4) -> str:
+    """Every shipped preset: its command, what it does, costs and is compared with.
+
+    Args:
+        rows: how many of a preset's published numbers are shown.
+    """
+    lines = ["| preset | command | what | cost | published | source |", "|---|---|---|---|---|---|"]
+    for p in presets():
+        lines.append(f"| `{p.name}` | `{p.command}` | {p.what} | {p.cost} | {p.numbers(rows)} | {p.source} |")
     return "\n".join(lines)
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrsens.cli import console
+from attrsens.cli.exports import announce, exit_code
+from attrsens.engine.gates import check_found
 from attrsens.engine.prepare import Prepared
 from attrsens.engine.verbs import Interrupted, execute
 from attrsens.errors import AttrsensError
@@ -25,6 +27,9 @@ def go(
     values: dict[str, Any],
     prepare: Callable[..., Prepared],
     show: Callable[[Report, Path], None],
+    writes: type[Writer] = Writer,
+    after: Callable[[Report, Prepared], None] | None = None,
+    /,
     **more: Any,
 ) -> int:
     """Check, load, run, write, show; returns the exit code.
@@ -32,7 +37,8 @@ def go(
     Args:
         values: the shared options.
         prepare: the verb's; it is given the request and `more`.
-        show: prints the results as data.
+        show: prints the results as data. writes: the files.
+        after: adds to a report that is whole, before it is written.
     """
     v = values
     quiet, out, json = v["quiet"], v["out"], v["json"]
@@ -48,6 +54,7 @@ def go(
     request |= {
         "images": v["images"] or [],
         "method": v["method"],
+        "fail_if": v["fail_if"],
         "target": v["target"] or ["top1"],
         "model": v["model"] or ["lite0"],
         "fold": not v["no_fold"],
@@ -64,8 +71,9 @@ def go(
 
         _show_plan(make_plan(prepared.request, prepared.store, prepared.judging), json)
         return 0
-    prepared.config.update({"format": formats, "overlay": v["overlay"]})
-    writer = Writer(out, formats, force=v["force"], overlay=v["overlay"])
+    preset = v["preset"].preset.stamp() if v["preset"] else None
+    prepared.config.update({"format": formats, "overlay": v["overlay"], "preset": preset})
+    writer = writes(out, formats, force=v["force"], overlay=v["overlay"])
     code = 0
     try:
         silent = quiet or v["no_progress"]
@@ -78,11 +86,19 @@ def go(
             with suppress(AttrsensError):
                 writer.finish(error.report)
         raise
-    writer.finish(report)
+    try:
+        if after and not code:
+            with console.only_data():
+                after(report, prepared)
+    finally:
+        writer.finish(report)
     _show(report, out, json, quiet, show)
+    announce(report, formats, quiet)
     if code:
         console.error(f"interrupted; {len(report.records)} finished results are in {out}")
-    return code or (3 if report.failures else 0)
+    else:
+        check_found(report, prepared.gates)
+    return code or exit_code(report)
 
 
 def _show(report: Report, out: Path, json: str | None, quiet: bool, show: Callable[[Report, Path], None]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from attrsens.engine.drift import (
     prediction_rows,
 )
 from attrsens.engine.floor import Floor
+from attrsens.engine.gates import whose
 from attrsens.engine.report import Comparison, Gate, Report
 from attrsens.errors import AttrsensError
 
@@ -66,6 +67,7 @@ def check(
         AttrsensError: as `read`; or a margin that is not a number above 0 and below 2.
     """
     check_margin(margin)
+    check_names({r.model.id: r.model.name for r in report.records})
     old = baseline if isinstance(baseline, Baseline) else read(baseline)
     new = [Entry.of(r) for r in report.records]
     matched = match(old.records, new)
@@ -77,7 +79,6 @@ def check(
         finding = judge(row.values, limit, max(tests, 1), row.quantity == "top1")
         found.append((row, limit, finding))
     comparisons = [_comparison(*one, found, floor) for one in found]
-    moved = any(f.verdict == "moved" for _, _, f in found)
     overall = Overall(
         _overall(f.verdict for row, _, f in found if row.quantity == "l2"),
         _overall(f.verdict for row, _, f in found if row.quantity in ("probability", "top1")),
@@ -98,8 +99,20 @@ def check(
         "definitions": DEFINITIONS,
     }
     if gate:
-        report.gates += _gates(found, overall, moved)
+        report.gates += _gates(found, overall)
     return overall
+
+
+def check_names(models: Mapping[str, str]) -> None:
+    """Raise if two models, by id, have one name: a baseline knows them by it.
+
+    Raises:
+        AttrsensError: they have.
+    """
+    names = list(models.values())
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise AttrsensError(f"baseline: two models are called {twice[0]}; a baseline tells models by name")
 
 
 def check_margin(margin: float | None) -> None:
@@ -127,36 +140,37 @@ def _comparison(
     row: Row, margin: float, finding: Finding, found: Sequence[tuple[Row, float, Finding]], floor: Sequence[Floor]
 ) -> Comparison:
     reasons = [finding.reason] if finding.reason else []
-    if row.missing:
-        reasons.append(f"{row.missing} images without a counterpart (another class, or not in the baseline)")
-    if row.quantity == "l2":
-        if finding.verdict == "moved":
-            angle = next(f for r, _, f in found if r.quantity == "cosine" and r.group == row.group)
-            reasons += ["the size alone: the pattern is equivalent"] if angle.verdict == "equivalent" else []
+    if row.quantity == "l2" and finding.verdict == "moved":
+        angle = next(f for r, _, f in found if r.quantity == "cosine" and r.group == row.group)
+        reasons += ["the size alone: the pattern is equivalent"] if angle.verdict == "equivalent" else []
+    if row.quantity == "l2" and finding.verdict == "equivalent" and floor:
         quiet = max([MARGINS["l2"], *(f.value for f in _measured(row, floor) if f.change in NUMERICS)])
-        if finding.verdict == "equivalent" and floor and finding.mean and finding.mean > quiet:
+        if finding.mean and finding.mean > quiet:
             reasons.append(f"less than other seeds move it, more than threads and folding do ({quiet:.2g})")
-    both = {"model": row.group["model"]}
+    side = {"model": row.group["model"]}
     return Comparison(
-        f"baseline.{row.quantity}", {"report": "baseline", **both}, {"report": "this run", **row.group},
-        finding.mean, finding.ci95, None, None, None, len(row.images), None, margin, finding.verdict,
-        "; ".join(reasons) or None,
+        f"baseline.{row.quantity}", {"report": "baseline", **side}, {"report": "this run", **row.group},
+        finding.mean, finding.ci95, None, None, None, len(row.images), None, row.missing,
+        {"another class, or an image that is not in the baseline": row.missing} if row.missing else {},
+        DEFINITIONS[row.quantity], margin, finding.verdict, "; ".join(reasons) or None,
     )  # fmt: skip
 
 
-def _gates(found: Sequence[tuple[Row, float, Finding]], overall: Overall, moved: bool) -> list[Gate]:
+def _gates(found: Sequence[tuple[Row, float, Finding]], overall: Overall) -> list[Gate]:
+    """One a row that can fail; and one that fails where nothing was met again, so that it cannot pass unseen."""
     gates = []
     for row, margin, finding in found:
         if row.quantity in GATED:
-            g = row.group
-            what = " ".join([f"{g['model']}", *([g["expression"]] if "expression" in g else [])])
-            seen = f" noise {g['noise']:g}" if g["noise"] else ""
-            gates.append(Gate(f"baseline.{row.quantity} of {what}{seen} within {margin:.4g}", True, finding.mean))
-            gates[-1].passed = finding.verdict != "moved"
-    if not found:
-        gates.append(Gate("baseline: any record is met again", False, None))
-    elif overall.explanations == "cannot tell" and not any(row.quantity == "l2" for row, _, _ in found) and not moved:
-        gates.append(Gate("baseline: any map is met again", False, None))
+            moved = finding.verdict == "moved"
+            named = "; ".join(overall.causes) or "nothing that the reports record"
+            reason = f"moved; differs between the runs: {named}" if moved else finding.verdict
+            expression = f"baseline.{row.quantity}>{margin:.4g}: {whose(row.group)}"
+            gates.append(Gate(expression, not moved, finding.mean, 1, int(moved), row.group, reason))
+    met = {row.quantity for row, _, _ in found}
+    if not met:
+        gates.append(Gate("baseline", False, None, reason="no record of the baseline was met again"))
+    elif "l2" not in met and all(gate.passed for gate in gates):
+        gates.append(Gate("baseline.l2", False, None, reason="no map of the baseline was met again"))
     return gates
 
 

@@ -131,12 +131,13 @@ def slim(report: Report) -> bytes:
     scores, similarities, files, command line, or folders of images; what `check` uses is all there.
 
     Raises:
-        AttrsensError: the run was interrupted, has failures or no records: a baseline holds whole runs.
+        InputError: the run was interrupted, lacks a map, or has no records: a baseline holds whole runs.
     """
-    if report.provenance.interrupted or report.failures or not report.records:
-        why = "was interrupted" if report.provenance.interrupted else f"has {len(report.failures)} failures"
-        why = why if report.records or report.failures else "has no records"
-        raise AttrsensError(f"update: the run {why}; a baseline holds whole runs")
+    lost = [f for f in report.failures if f.stage != "score"]
+    if report.provenance.interrupted or lost or not report.records:
+        why = f"{len(lost)} failures, the first: {clean(lost[0].message)}" if lost else "the run has no records"
+        why = "the run was interrupted" if report.provenance.interrupted else why
+        raise InputError(f"update: {why}; a baseline holds whole runs")
     small = replace(
         report,
         config={name: report.config[name] for name in ("method", "model", "target", *OPTIONS) if name in report.config},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import metadata
 from pathlib import Path
 
@@ -65,7 +65,9 @@ class Cell:
 
     Attributes:
         model, precision, fold, device, torch: what computed it; `device` is the kind, `torch` major.minor.
-        image: sha256 of the decoded pixels; `noise` sd of input noise, 0 for none.
+        image: sha256 of the decoded pixels; `noise` sd of input noise, 0 for none, drawn by `noise_seed`.
+        erased: hash of what was erased from the input and how, "" for nothing.
+        noise_at: "" where the noise was added to the crop.
         target: class index, None for a prediction.
         width: images in a batch of a search or an optimiser, where it decides the last digits; else 0.
     """
@@ -80,11 +82,15 @@ class Cell:
     device: str = "cpu"
     torch: str = ""
     width: int = 0
+    noise_seed: int = 0
+    erased: str = ""
+    noise_at: str = ""
 
     @cached_property
     def key(self) -> str:
         """sha256 of the canonical JSON of everything above, in hex."""
-        data = {k: v for k, v in vars(self).items() if k not in ("calls", "key") and (k, v) != ("width", 0)}
+        unsaid = {"width": 0, "noise_seed": 0, "erased": "", "noise_at": ""}  # left out where they say nothing
+        data = {k: v for k, v in vars(self).items() if k not in ("calls", "key") and (k, v) not in unsaid.items()}
         return hashlib.sha256(canonical(data | {"calls": [c.identity for c in self.calls]}).encode()).hexdigest()
 
     def raw(self) -> Cell:
@@ -152,6 +158,7 @@ def choose_method(flags: Mapping[str, object]) -> str:
     return owners[0]
 
 
+@cache
 def torch_version() -> str:
     """major.minor of the installed torch, without importing it."""
     return ".".join(metadata.version("torch").split(".")[:2])

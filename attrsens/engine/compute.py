@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attrsens.engine.cell import Call, Cell, torch_version
-from attrsens.engine.report import Failure, PassInfo, Skipped
+from attrsens.engine.report import Failure, InputInfo, PassInfo, Skipped
 from attrsens.engine.store import Store
 from attrsens.explainer import Explainer, Raw, raw_together
 from attrsens.images import Image
@@ -17,6 +17,9 @@ from attrsens.spec import METHODS, WRAPPERS
 
 if TYPE_CHECKING:
     from attrsens.models.classifier import Classifier
+
+
+Marks = dict[str, Any]  # fields of a cell
 
 
 @dataclass
@@ -62,13 +65,30 @@ def explainer(classifier: Classifier, call: Call, target: int, image: str = "", 
 
 @dataclass
 class Ready:
-    """An image as a classifier sees it, and what is to be explained of it."""
+    """An image as a classifier sees it, and what is to be explained of it.
+
+    Attributes:
+        pixels, logits: of the input as it is explained, changed or not.
+        change: what was done to the input, `marks` what of that joins the keys, `before` the logits without it.
+    """
 
     image: Image
     pixels: NDArray[np.float32]
     logits: NDArray[np.float32]
     targets: list[int]
     true: int | None
+    change: InputInfo = field(default_factory=InputInfo)
+    marks: Marks = field(default_factory=dict)
+    before: NDArray[np.float32] | None = None
+
+    @property
+    def clean(self) -> NDArray[np.float32]:
+        """The logits of the input as it was."""
+        return self.logits if self.before is None else self.before
+
+    def cell(self, classifier: Classifier, target: int | None, *calls: Call, width: int = 1) -> Cell:
+        """The cell of a call on this input."""
+        return replace(cell_of(classifier, self.image.sha256, target, *calls, width=width), **self.marks)
 
     def bound(self, classifier: Classifier, call: Call, target: int) -> Explainer:
         """A call bound to a classifier, a class and this image."""
@@ -80,12 +100,17 @@ Computed = tuple[NDArray[np.float32], dict[str, float | None], PassInfo]
 
 
 def predict(
-    classifier: Classifier, image: Image, pixels: NDArray[np.float32], store: Store | None, tally: Tally
+    classifier: Classifier,
+    image: Image,
+    pixels: NDArray[np.float32],
+    store: Store | None,
+    tally: Tally,
+    marks: Marks | None = None,
 ) -> NDArray[np.float32]:
     """The logits of one image, (classes,). One image a pass, so that they do not depend on what else runs."""
     import torch
 
-    key = cell_of(classifier, image.sha256).key
+    key = replace(cell_of(classifier, image.sha256), **(marks or {})).key
     entry = store.get(key) if store else None
     if entry:
         return entry.arrays["logits"]

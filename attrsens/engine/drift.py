@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attrsens.engine.inference import FEWEST, Studentised
 from attrsens.engine.report import HeatmapInfo, ImageInfo, InputInfo, MethodInfo, ModelInfo, Record, TargetInfo, Value
 from attrsens.heatmaps import unsketch
 
-FEWEST = 6  # images for a statement about others (science 3)
 LEVEL = 0.05  # of each one-sided test; of `moved`, over all rows of a table together
-RESAMPLES = 4999
 BEYOND = 2.0  # how many margins every one of fewer than six images must be away to have moved
 DEFINITIONS = {
     "l2": "relative L2 of the 28 x 28 sketches of both maps, ||b - a|| / max(||a||, ||b||), 0 to 2: size and pattern",
@@ -275,22 +274,16 @@ def evidence(values: Vector, margin: float) -> float:
 
 def mean_bounds(values: Vector, level: float) -> tuple[float, float]:
     """One-sided lower and upper bounds of a mean, each at this level: the wider of Student's and the studentised
-    bootstrap's (4,999 resamples by a fixed seed)."""
-    from scipy.stats import t as student
+    bootstrap's."""
+    from scipy.special import stdtrit
 
     n, mean = len(values), float(values.mean())
     error = float(values.std(ddof=1)) / n**0.5
     if not error:
         return mean, mean
-    rng = np.random.default_rng(0)
-    drawn = []
-    for start in range(0, RESAMPLES, 500):
-        sample = values[rng.integers(0, n, (min(500, RESAMPLES - start), n))]
-        spread = sample.std(1, ddof=1) / n**0.5
-        drawn.append((sample.mean(1) - mean)[spread > 0] / spread[spread > 0])
-    low, high = np.quantile(np.concatenate(drawn), [level, 1 - level])
-    wide = float(student.ppf(1 - level, n - 1))
-    return mean - max(float(high), wide) * error, mean + max(-float(low), wide) * error
+    low, high = Studentised.of(values).interval(1 - 2 * level)
+    half = float(stdtrit(n - 1, 1 - level)) * error
+    return min(low, mean - half), max(high, mean + half)
 
 
 def proportion_bounds(values: Vector, level: float) -> tuple[float, float]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,26 +55,25 @@ def noise_floor(
     to the maps and predictions of the run. A network that was handed over folded cannot be unfolded; then its memory
     layout is changed.
 
+    Of inputs that were changed (noise, an erased object) nothing is measured: they share the floor of the others.
+
     Args:
         request: what was run; records: what it gave.
         store: keeps the repeats, so that another run need not make them. tally: counts their passes.
     """
     count = len(request.sources)
     places = sorted({round(i) for i in np.linspace(0, count - 1, min(count, IMAGES))})
-    few = replace(request, sources=[request.sources[i] for i in places])
-    tally = tally or Tally()
-    out: list[Floor] = []
-    for classifier in request.classifiers:
-        mine = [Entry.of(r) for r in records if r.model.name == classifier.name]
-        groups: dict[tuple[str, str], list[Row]] = {}
-        for change, detail, repeat in _repeats(replace(few, classifiers=[classifier]), store, tally):
-            entries = repeat()
-            rows = map_rows(match(mine, entries))
-            rows += [] if change == "seed" else prediction_rows(mine, entries)
-            groups.setdefault((change, detail), []).extend(rows)
-        for (change, detail), rows in groups.items():
-            out += _summary(classifier.name, change, detail, rows)
-    return out
+    few = replace(request, sources=[request.sources[i] for i in places], changes=())
+    mine = [Entry.of(r) for r in records if not r.input.noise and r.input.erased is None]
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for changes, repeat in _repeats(few, store, tally or Tally()):
+        entries = repeat()
+        rows = map_rows(match(mine, entries)) + prediction_rows(mine, entries)
+        for row in rows:
+            change, detail = changes[row.group["model"]]
+            if change != "seed" or "expression" in row.group:
+                groups.setdefault((row.group["model"], change, detail), []).append(row)
+    return [found for whose, rows in groups.items() for found in _summary(*whose, rows)]
 
 
 def _summary(model: str, change: str, detail: str, rows: Sequence[Row]) -> Iterator[Floor]:
@@ -84,36 +85,48 @@ def _summary(model: str, change: str, detail: str, rows: Sequence[Row]) -> Itera
         yield Floor(model, method, quantity, change, detail, float(high), len(found))
 
 
-Repeat = tuple[str, str, Callable[[], list[Entry]]]
+Changes = dict[str, tuple[str, str]]  # by model: what was changed, from what to what
 
 
-def _repeats(request: Request, store: Store | None, tally: Tally) -> Iterator[Repeat]:
-    """(change, detail, what computes it) of one classifier."""
+def _repeats(
+    request: Request, store: Store | None, tally: Tally
+) -> Iterator[tuple[Changes, Callable[[], list[Entry]]]]:
+    """What is changed, and what computes it; all models at once, since they may share the first one's class."""
     import torch
 
-    classifier, drawing = request.classifiers[0], [c for c in request.calls if seeded(c)]
+    classifiers, drawing = request.classifiers, [c for c in request.calls if seeded(c)]
     calls = drawing
     for _ in range(SEEDS if drawing else 0):
         calls = [reseeded(c) for c in calls]
         names = {new.expression: old.expression for new, old in zip(calls, drawing, strict=True)}
         another = replace(request, calls=calls)
-        yield "seed", f"{SEEDS} other seeds", lambda r=another, n=names: _entries(r, store, tally, n)  # type: ignore[misc]
-    if classifier.device.type == "cpu":
+        yield (
+            {c.name: ("seed", f"{SEEDS} other seeds") for c in classifiers},
+            partial(_entries, another, store, tally, names),
+        )
+    if classifiers[0].device.type == "cpu":
         usual = torch.get_num_threads()
         other = 1 if usual > 1 else 2
 
         def threaded() -> list[Entry]:
-            twin = classifier.view()
-            twin.id = f"{classifier.id}, threads {other}"  # results of its own in the store
+            twins = [c.view() for c in classifiers]
+            for twin in twins:
+                twin.id = f"{twin.id}, threads {other}"  # results of its own in the store
             with threads(other):
-                return _entries(replace(request, classifiers=[twin]), store, tally, {})
+                return _entries(replace(request, classifiers=twins), store, tally)
 
-        yield "threads", f"{other} instead of {usual}", threaded
-    change, detail, make = refolded(classifier)
-    yield change, detail, lambda: _entries(replace(request, classifiers=[make()]), store, tally, {})
+        yield {c.name: ("threads", f"{other} instead of {usual}") for c in classifiers}, threaded
+    found = {c.name: refolded(c) for c in classifiers}
+
+    def changed() -> list[Entry]:
+        return _entries(replace(request, classifiers=[make() for _, _, make in found.values()]), store, tally)
+
+    yield {name: (change, detail) for name, (change, detail, _) in found.items()}, changed
 
 
-def _entries(request: Request, store: Store | None, tally: Tally, names: dict[str, str]) -> list[Entry]:
+def _entries(
+    request: Request, store: Store | None, tally: Tally, names: Mapping[str, str] = MappingProxyType({})
+) -> list[Entry]:
     """The repeat's entries; an expression in `names` counts as the one it stands for."""
     out = []
     own = Tally()

@@ -75,7 +75,7 @@ def _scan(root: Path) -> list[Path]:
     found = []
     for folder, folders, files in os.walk(root):
         if "report.json" in files and "heatmaps" in folders:
-            folders.remove("heatmaps")  # the pictures of an earlier run
+            folders[:] = [f for f in folders if f not in ("heatmaps", "figures")]  # the pictures of an earlier run
         folders.sort()
         for name in sorted(files):
             path = Path(folder) / name

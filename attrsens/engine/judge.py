@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from attrsens.engine.bench import Bench, Job, Outcome
 from attrsens.engine.cell import Call, parse_call
-from attrsens.engine.compute import Computed, Ready, Tally, cell_of, explainer
+from attrsens.engine.compute import Computed, Ready, Tally, explainer
 from attrsens.engine.controls import CONTROLS, DRAWN, DRAWS, Maps, seeded
 from attrsens.engine.inputs import Source
 from attrsens.engine.metrics import Judging, definition, free, rescaled, short, spec_of
@@ -75,7 +75,8 @@ class Judge:
         self._write_scores(classifier, source, ready, rows)
         self._write_similarities(classifier, ready, part)
 
-    def _maps(self, classifier: Classifier, ready: Ready) -> Maps:
+    def maps(self, classifier: Classifier, ready: Ready) -> Maps:
+        """Further maps of an input, for controls."""
         return Maps(classifier, ready, self.width[classifier.id], self.store, self.tally, self.memo, self.dry)
 
     # -- scores ------------------------------------------------------------------------------------------------
@@ -85,7 +86,7 @@ class Judge:
     ) -> list[Row]:
         """Every score of every map, and of the controls in its place, settled together."""
         rows: list[Row] = []
-        maps = self._maps(classifier, ready)
+        maps = self.maps(classifier, ready)
         for found in part:
             for call in self.judging.scores:
                 rows.append(Row(found, call, None))
@@ -140,7 +141,7 @@ class Judge:
         score = replace(row.call, parameters={**s, **dict.fromkeys(SEEN, "method")})
         calls = [method, score, *([Call("control", row.control, 1, {})] if row.control else [])]
         width = self.width[classifier.id]
-        return cell_of(classifier, ready.image.sha256, row.found.target, *calls, width=width).key
+        return ready.cell(classifier, row.found.target, *calls, width=width).key
 
     def _stored(self, classifier: Classifier, ready: Ready, row: Row) -> Outcome | None:
         if free(row.call) or not self.store:
@@ -195,14 +196,14 @@ class Judge:
                 self.tally.failures.append(Failure(source.name, "score", message, classifier.name, expression, target))
 
     def _write_similarities(self, classifier: Classifier, ready: Ready, part: Sequence[Found]) -> None:
-        maps = self._maps(classifier, ready)
+        maps = self.maps(classifier, ready)
         for target in dict.fromkeys(found.target for found in part):
             same = [found for found in part if found.target == target]
-            shown = [_shown(found, found.raw) for found in same]
+            maps_shown = [shown(found, found.raw) for found in same]
             for i, a in enumerate(same):
                 for j in range(i + 1, len(same)):
                     for call in self.judging.similarities:
-                        info = self._similarity(maps, call, a, same[j], shown[i], shown[j])
+                        info = self._similarity(maps, call, a, same[j], maps_shown[i], maps_shown[j])
                         if a.result:
                             a.result[0].similarities.append(info)
 
@@ -221,7 +222,7 @@ class Judge:
                         ceiling = sum(known) / len(known) if len(known) == len(retests) else None
                         continue
                     control = maps.control(name, b.call, b.target)(torch.from_numpy(b.raw), 0)
-                    controls[name] = compare(call, left, _shown(b, control.numpy()))[0]
+                    controls[name] = compare(call, left, shown(b, control.numpy()))[0]
                 except AttrsensError:
                     controls[name] = None
         floor = controls.get(spec_of(call).traits.get("floor", "phase"))
@@ -307,7 +308,7 @@ def _means(rows: Sequence[Row]) -> dict[str | None, float | None]:
     return {name: sum(found) / len(found) if found else None for name, found in values.items()}
 
 
-def _shown(found: Found, raw: NDArray[np.float32]) -> NDArray[np.float32]:
+def shown(found: Found, raw: NDArray[np.float32]) -> NDArray[np.float32]:
     """The map as the method's own sign and reduction show it."""
     p = found.call.parameters
     return np.asarray(finish(raw, str(p["sign"]), str(p["reduce"])), np.float32)
@@ -320,4 +321,4 @@ def _retest(maps: Maps, call: Call, found: Found, own: NDArray[np.float32]) -> f
     import torch
 
     again = maps.control("seed", found.call, found.target)(torch.from_numpy(found.raw), 0)
-    return compare(call, own, _shown(found, again.numpy()))[0]
+    return compare(call, own, shown(found, again.numpy()))[0]

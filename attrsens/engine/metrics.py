@@ -29,12 +29,14 @@ class Judging:
         scores, similarities: calls, in the order in which they were asked for.
         annotations: where the objects are, or None.
         calibrate: floors and ceilings: True of everything, None of what needs no pass of its own, False of nothing.
+        across: similarities are of all maps of an image, whatever their models and inputs (see `compare`).
     """
 
     scores: tuple[Call, ...] = ()
     similarities: tuple[Call, ...] = ()
     annotations: Annotations | None = None
     calibrate: bool | None = None
+    across: bool = False
 
 
 def parse_metrics(

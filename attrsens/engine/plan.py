@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
 from attrsens.engine.cell import Call
-from attrsens.engine.compute import Ready, Tally, cell_of, explainer
+from attrsens.engine.compute import Computed, Marks, Ready, Tally, cell_of, explainer
 from attrsens.engine.inputs import class_of
 from attrsens.engine.metrics import Judging
 from attrsens.engine.report import PassInfo
@@ -111,6 +111,7 @@ def plan(request: Request, store: Store | None, judging: Judging | None = None) 
     forward = backward = cells = cached = images = 0
     speeds: dict[str, tuple[float, float]] = {}
     seconds = 0.0
+    memo: dict[str, Computed] = {}  # maps of other pictures for classes that are known, which are counted once
 
     @cache
     def passes(classifier: Classifier, position: int, shape: tuple[int, int]) -> PassInfo:
@@ -122,17 +123,28 @@ def plan(request: Request, store: Store | None, judging: Judging | None = None) 
         except InputError:
             continue
         images += 1
-        for classifier in request.classifiers:
+        shared: list[int] | None = None
+        own: dict[str, Computed] = {}
+        for classifier, change in request.views:
             entry = store.get(cell_of(classifier, image.sha256).key) if store else None
             known = [int(entry.arrays["logits"].argmax())] if entry else []
+            shared = known if shared is None else shared
+            known = shared if request.one_class and not request.only_correct else known
             _, (top, left, bottom, right) = classifier.preprocess.geometry(image.size)
+            try:
+                marks = change.marks(change.cover(source, image, classifier)) if change else {}
+            except InputError:
+                continue
             run_forward, run_backward = int(entry is None), 0
+            if change:
+                seen = replace(cell_of(classifier, image.sha256), **marks).key
+                run_forward = int(store is None or seen not in store)
             targets = [_resolve(word, classifier, known) for word in request.targets]
             for target in dict.fromkeys(targets):
                 for position, call in enumerate(request.calls):
                     cells += 1
-                    cell = cell_of(classifier, image.sha256, target, call, width=width_of(request, classifier)).raw()
-                    if store and target is not None and cell.key in store:
+                    cell = cell_of(classifier, image.sha256, target, call, width=width_of(request, classifier))
+                    if store and target is not None and replace(cell, **marks).raw().key in store:
                         cached += 1
                         continue
                     try:
@@ -143,7 +155,8 @@ def plan(request: Request, store: Store | None, judging: Judging | None = None) 
                     run_backward += found.backward
             if judging:
                 shape = (bottom - top, right - left)
-                spent = _judging_cost(request, judging, classifier, image, shape, targets, entry, store)
+                kept = memo if entry else own
+                spent = _judging_cost(request, judging, classifier, image, shape, targets, entry, store, marks, kept)
                 run_forward, run_backward = run_forward + spent.forward, run_backward + spent.backward
             if run_forward and classifier.id not in speeds:
                 speeds[classifier.id] = throughput(classifier, CALIBRATION / len(request.classifiers))
@@ -164,6 +177,8 @@ def _judging_cost(
     targets: list[int | None],
     entry: Entry | None,
     store: Store | None,
+    marks: Marks,
+    memo: dict[str, Computed],
 ) -> PassInfo:
     """The passes of the scores of one image: they run, on invented maps, with passes that are counted."""
     import torch
@@ -179,14 +194,21 @@ def _judging_cost(
     logits = known if known is not None else Stream(0, "", "dry").normal([0], (max(classes) + 2,))[0]
     tally = Tally()
     judge = Judge(judging, {classifier.id: width_of(request, classifier)}, store if known is not None else None, tally)
-    judge.dry = True
+    judge.dry, judge.memo = True, memo
     part = []
     for target in classes:
         for call in request.calls:
             shape_of = explainer(classifier, call, target, dry=True).raw(torch.from_numpy(pixels)).map.shape
             raw = Stream(0, f"{image.sha256} {target} {call.expression}", "dry").normal([0], tuple(shape_of))[0]
             part.append(Found(None, call, target, raw, {}, PassInfo()))
-    judge.rows(classifier, Ready(image, pixels, logits, classes, None), part)
+    ready = Ready(image, pixels, logits, classes, None, marks=marks)
+    judge.rows(classifier, ready, part)
+    if judging.across and judging.similarities:
+        from attrsens.engine.compare import calibration
+
+        maps = judge.maps(classifier, ready)
+        for found in part:
+            calibration(maps, found, judging.calibrate)
     return tally.passes
 
 

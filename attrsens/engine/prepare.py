@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from attrsens.engine.cell import choose_method, parse_calls
+from attrsens.engine.gates import Threshold, parse_gates, quantities, resolve
 from attrsens.engine.inputs import Truth, expand, printable
 from attrsens.engine.metrics import DEFAULT, DEFAULT_WITH_ANNOTATIONS, Flags, Judging, parse_metrics, spec_of
 from attrsens.engine.plan import check
@@ -34,6 +35,7 @@ class Prepared:
         started, begin: when preparing began, as a date and on the monotonic clock.
         command: the verb.
         judging: the scores that are asked for, or None.
+        gates: conditions that fail the run.
     """
 
     request: Request
@@ -43,6 +45,7 @@ class Prepared:
     begin: float
     command: str = "explain"
     judging: Judging | None = None
+    gates: tuple[Threshold, ...] = ()
 
 
 def prepare(
@@ -67,14 +70,20 @@ def prepare(
     cache: bool = True,
     cache_dir: str | Path | None = None,
     cache_limit: int = DEFAULT_LIMIT,
+    fail_if: str | Sequence[str] | None = None,
+    known: Sequence[str] | None = (),
     **parameters: Any,
 ) -> Prepared:
     """Check everything that can be checked, cheapest first, and load the models.
+
+    Args:
+        known: the quantities that `fail_if` can test; None where they are known only afterwards.
 
     Raises:
         AttrsensError: see `explain`.
     """
     started, begin = datetime.now(UTC), time.perf_counter()
+    gates = resolve(parse_gates(fail_if), known)
     expressions = _texts(method) or [choose_method(parameters)]
     calls = parse_calls(expressions, parameters)
     models: list[Any] = list(model) if isinstance(model, (list, tuple)) else [model]
@@ -132,10 +141,11 @@ def prepare(
         "limit": limit,
         "frame": frame,
         "offline": offline,
+        "fail_if": [gate.expression for gate in gates],
     }
     store = Store(Path(cache_dir) if cache_dir else None, cache_limit) if cache else None
     check(request, store)
-    return Prepared(request, config, store, started, begin)
+    return Prepared(request, config, store, started, begin, gates=gates)
 
 
 def prepare_score(
@@ -152,8 +162,31 @@ def prepare_score(
     Raises:
         AttrsensError: see `score`.
     """
-    names = _texts(metrics) or [",".join(DEFAULT + (DEFAULT_WITH_ANNOTATIONS if annotations else ()))]
-    scores, similarities = parse_metrics(names, metric_parameters)
+    usual = ",".join(DEFAULT + (DEFAULT_WITH_ANNOTATIONS if annotations else ()))
+    judging = asked(metrics, usual, metric_parameters, annotations, calibrate)
+    prepared = prepare(images, **{"known": quantities(judging)} | options)
+    if judging.similarities and len(prepared.request.calls) < 2:
+        raise AttrsensError(f"{judging.similarities[0].name} compares two maps; give a second --method")
+    config = {**prepared.config, **judging_config(judging, annotations)}
+    return replace(prepared, config=config, command="score", judging=judging)
+
+
+def asked(
+    metrics: str | Sequence[str] | None,
+    usual: str,
+    metric_parameters: Flags,
+    annotations: str | Path | None,
+    calibrate: bool | None,
+) -> Judging:
+    """What is to be judged, from a verb's options.
+
+    Args:
+        usual: the metrics where none is named.
+
+    Raises:
+        AttrsensError: an unknown metric or value, or annotations that are missing.
+    """
+    scores, similarities = parse_metrics(_texts(metrics) or [usual], metric_parameters)
     regional = [call.name for call in scores if spec_of(call).traits.get("regional")]
     if regional and annotations is None:
         raise AttrsensError(f"{', '.join(regional)}: needs --annotations (COCO JSON, PASCAL VOC XML, or mask PNGs)")
@@ -162,17 +195,16 @@ def prepare_score(
         from attrsens.engine.annotations import Annotations
 
         known = Annotations(annotations)
-    prepared = prepare(images, **options)
-    if similarities and len(prepared.request.calls) < 2:
-        raise AttrsensError(f"{similarities[0].name} compares two maps; give a second --method")
-    config = {
-        **prepared.config,
-        "metrics": [call.expression for call in (*scores, *similarities)],
+    return Judging(scores, similarities, known, calibrate)
+
+
+def judging_config(judging: Judging, annotations: str | Path | None) -> dict[str, Any]:
+    """What the report states of it."""
+    return {
+        "metrics": [call.expression for call in (*judging.scores, *judging.similarities)],
         "annotations": printable(str(annotations)) if annotations is not None else None,
-        "calibrate": calibrate,
+        "calibrate": judging.calibrate,
     }
-    judging = Judging(scores, similarities, known, calibrate)
-    return replace(prepared, config=config, command="score", judging=judging)
 
 
 def _resolved(classifier: Classifier) -> dict[str, Any]:

@@ -26,11 +26,26 @@ class ImageInfo:
 
 
 @dataclass
+class PredictionInfo:
+    """What the model says of a changed input: its top class; probability and rank of the class that is explained, as in
+    TargetInfo; flipped: the top class is another than before."""
+
+    top: int
+    label: str | None
+    probability: float
+    rank: int
+    flipped: bool
+
+
+@dataclass
 class InputInfo:
-    """What was done to the input before it was explained: noise sd, mask that was erased."""
+    """What was done to the input before it was explained. noise: sd of Gaussian noise, in units of the pixels' range.
+    erased: the mask whose inside `fill` replaced. prediction: of the changed input, null where nothing was changed."""
 
     noise: float = 0.0
     erased: str | None = None
+    fill: str | None = None
+    prediction: PredictionInfo | None = None
 
 
 @dataclass
@@ -99,8 +114,8 @@ class HeatmapInfo:
 class SimilarityInfo:
     """Similarity of the record's map to the map `to`.
 
-    floor: to the matched control in its place; `controls` to each control. ceiling: of both methods' maps to those
-    of another seed, on average. rescaled, reason: as in scores.
+    floor: to the matched control in its place (compare: the mean over either map's place); `controls` to each control.
+    ceiling: of both methods' maps to those of another seed, on average. rescaled, reason: as in scores.
     """
 
     name: str
@@ -182,8 +197,9 @@ class Aggregate:
 
 @dataclass
 class Comparison:
-    """verdict: moved, equivalent or cannot tell, where a change was tested against the margin; reason: what it rests on
-    or why there is no number."""
+    """Two groups on the same images. `definition` says what difference, effect size and p are; p_holm is corrected for
+    the table of the row; smallest_detectable is found with 80 % power at 5 %; `missing` images lack one of the values.
+    verdict: moved, equivalent or cannot tell, of a change since a baseline held against `margin`; reason: of that."""
 
     quantity: str
     a: dict[str, Any]
@@ -195,6 +211,9 @@ class Comparison:
     p_holm: float | None
     n: int
     smallest_detectable: float | None
+    missing: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    definition: str = ""
     margin: float | None = None
     verdict: str | None = None
     reason: str | None = None
@@ -202,8 +221,7 @@ class Comparison:
 
 @dataclass
 class Failure:
-    """An input or a cell without a result; `stage` is decode, label, annotation, predict, compute or
-    score."""
+    """An input or a cell without a result; stage: decode, label, annotation, erase, predict, compute or score."""
 
     image: str
     stage: str
@@ -224,9 +242,16 @@ class Skipped:
 
 @dataclass
 class Gate:
+    """Outcome of a condition. observed: the worst row's value, null with a reason. rows, failed: how many were tested,
+    and how many of them fail. group: of the worst row."""
+
     expression: str
     passed: bool
     observed: float | None
+    rows: int = 0
+    failed: int = 0
+    group: dict[str, Any] | None = None
+    reason: str | None = None
 
 
 @dataclass

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attrsens.engine.cell import Call, Cell
-from attrsens.engine.compute import Computed, Ready, Tally, cell_of, compute, kept, predict, shares
+from attrsens.engine.compute import Computed, Ready, Tally, compute, kept, predict, shares
 from attrsens.engine.inputs import Source, Truth, class_of
 from attrsens.engine.report import (
     Failure,
     HeatmapInfo,
     ImageInfo,
-    InputInfo,
     MethodInfo,
     ModelInfo,
     PassInfo,
+    PredictionInfo,
     Record,
     Skipped,
     TargetInfo,
@@ -33,6 +33,7 @@ from attrsens.heatmaps import Attribution, finish
 from attrsens.images import Image
 
 if TYPE_CHECKING:
+    from attrsens.engine.changes import Change
     from attrsens.models.classifier import Classifier
 
 Result = tuple[Record, Attribution]
@@ -60,7 +61,12 @@ Judge = Callable[["Classifier", "Source", "Ready", list[Found]], None]
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be explained: every source x classifier x target x call."""
+    """What is to be explained: every source x classifier x input x target x call.
+
+    Attributes:
+        changes: of the input, besides the input as it is.
+        one_class: `top1` is that of the first classifier, for all of them.
+    """
 
     sources: Sequence[Source]
     classifiers: Sequence[Classifier]
@@ -68,6 +74,13 @@ class Request:
     calls: Sequence[Call]
     truth: Truth
     only_correct: bool = False
+    changes: Sequence[Change] = ()
+    one_class: bool = False
+
+    @property
+    def views(self) -> list[tuple[Classifier, Change | None]]:
+        """How every image is looked at: by each classifier, as it is and under every change."""
+        return [(classifier, change) for classifier in self.classifiers for change in (None, *self.changes)]
 
 
 def width_of(request: Request, classifier: Classifier) -> int:
@@ -104,19 +117,27 @@ def _window(
         except InputError as error:
             tally.failures.append(Failure(source.name, "decode", str(error)))
             images.append(None)
-    stopped = False
+    tops: dict[int, int] = {}
+    stopped, clean = False, 0
     try:
-        for j, classifier in enumerate(request.classifiers):
+        for j, (classifier, change) in enumerate(request.views):
+            clean = j if change is None else clean
             for i, (source, image) in enumerate(zip(sources, images, strict=True)):
-                found = _look(request, source, image, classifier, store, tally) if image else None
+                found = None
+                if change and (i, clean) in ready:
+                    found = change.of(source, ready[i, clean], classifier, store, tally)
+                elif image and not change:
+                    found = _look(request, source, image, classifier, store, tally, tops.get(i))
                 if found:
+                    if request.one_class and not request.only_correct:
+                        tops.setdefault(i, int(found.clean.argmax()))
                     ready[i, j] = found
             waiting = [found for (_, k), found in sorted(ready.items()) if k == j]
             _advance(request, classifier, waiting, store, tally, done)
     except KeyboardInterrupt:
         stopped = True  # what is finished is still handed out
     for i, source in enumerate(sources):
-        for j, classifier in enumerate(request.classifiers):
+        for j, (classifier, _) in enumerate(request.views):
             part: list[Found] = []
             try:
                 if (i, j) in ready:
@@ -133,9 +154,19 @@ def _window(
 
 
 def _look(
-    request: Request, source: Source, image: Image, classifier: Classifier, store: Store | None, tally: Tally
+    request: Request,
+    source: Source,
+    image: Image,
+    classifier: Classifier,
+    store: Store | None,
+    tally: Tally,
+    shared: int | None = None,
 ) -> Ready | None:
-    """The pixels, the prediction and the classes to explain; None where one of them fails or the image is left out."""
+    """The pixels, the prediction and the classes to explain; None where one of them fails or the image is left out.
+
+    Args:
+        shared: the class that `top1` means, instead of this classifier's own.
+    """
     stage = "decode"
     try:
         pixels = classifier.preprocess.apply(image)
@@ -158,6 +189,12 @@ def _look(
         if top != true:
             tally.skipped.append(Skipped(source.name, classifier.name, f"top-1 is class {top}, the label is {true}"))
             return None
+    if shared is not None:
+        if shared >= len(logits):
+            message = f"class {shared}, the first model's top-1, is none of its {len(logits)}"
+            tally.failures.append(Failure(source.name, "label", message, classifier.name))
+            return None
+        top = shared
     targets: list[int] = []
     for word in request.targets:
         if word == "true" and true is None:
@@ -186,7 +223,7 @@ def _advance(
         groups: dict[tuple[int, ...], list[tuple[Cell, Ready, int]]] = {}
         for found in waiting:
             for target in found.targets:
-                cell = cell_of(classifier, found.image.sha256, target, call, width=width).raw()
+                cell = found.cell(classifier, target, call, width=width).raw()
                 if not (store and cell.key in store):
                     groups.setdefault(found.pixels.shape, []).append((cell, found, target))
         batches = [g[at : at + width] for g in groups.values() for at in range(0, len(g), width)]
@@ -218,9 +255,15 @@ def _explain_one(
     seen = (shown * 255).round().astype(np.uint8)
     width = width_of(request, classifier)
     for target in found.targets:
-        info = _target_info(classifier, found.logits, target, found.true)
+        info = _target_info(classifier, found.clean, target, found.true)
+        change = found.change
+        if found.before is not None:
+            now, top = _target_info(classifier, found.logits, target, None), int(found.logits.argmax())
+            label = classifier.classes[top] if classifier.classes else None
+            flipped = top != int(found.before.argmax())
+            change = replace(change, prediction=PredictionInfo(top, label, now.probability, now.rank, flipped))
         for call in request.calls:
-            cell = cell_of(classifier, image.sha256, target, call, width=width)
+            cell = found.cell(classifier, target, call, width=width)
             key = cell.raw().key
             if stopped and key not in done and not (store and key in store):
                 continue
@@ -237,7 +280,7 @@ def _explain_one(
             record = Record(
                 key=cell.key,
                 image=ImageInfo(source.name, image.sha256, image.size, list(image.notes)),
-                input=InputInfo(),
+                input=change,
                 model=ModelInfo(classifier.name, classifier.id),
                 target=info,
                 method=MethodInfo(call.name, call.version, dict(p), call.expression, _wrappers(call)),

@@ -9,16 +9,19 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from attrsens.engine import gates
 from attrsens.engine.compute import Tally
 from attrsens.engine.inputs import printable
 from attrsens.engine.plan import peak_memory
 from attrsens.engine.prepare import Prepared, prepare, prepare_score
-from attrsens.engine.report import PassInfo, Provenance, Report
+from attrsens.engine.prepare_compare import prepare_compare
+from attrsens.engine.report import Aggregate, Comparison, PassInfo, Provenance, Record, Report
 from attrsens.engine.run import Result, Sink, run, width_of
 from attrsens.engine.stats import aggregates
 from attrsens.errors import AttrsensError
 
 if TYPE_CHECKING:
+    from attrsens.engine.judge import Judge
     from attrsens.models.classifier import Classifier
 
 Progress = Callable[[int, int, int], None]
@@ -49,6 +52,7 @@ def explain(images: Any = (), **options: Any) -> Report:
         limit: use only the first images. frame: of animated files.
         offline: never download weights.
         cache, cache_dir, cache_limit: the store of finished results.
+        fail_if: conditions such as "gini<0.5" on the aggregates, which `score` has; outcomes are in `report.gates`.
         **parameters: of the methods, such as n=50; each goes to every method that has it.
 
     Returns:
@@ -82,6 +86,31 @@ def score(images: Any = (), **options: Any) -> Report:
     return execute(prepare_score(images, **options))
 
 
+def compare(images: Any = (), **options: Any) -> Report:
+    """Who agrees with whom: methods, models, and inputs with and without noise or an object, on the same images.
+
+    All models explain the same class of an image; `top1` is the first model's, on the unchanged image, also where a
+    changed input or another model shows another one.
+
+    Args:
+        images, and all other options of `explain`.
+        noise: sds of Gaussian noise on the pixels (see `engine.changes.Change`); the input without it is always there.
+            noise_at: crop (what the model sees) or picture (at its own size, in 8 bits).
+        erase: a mask PNG for all images, or a folder of masks named as they are: everything is repeated without what
+            it marks. fill: what stands there instead: mean, black, grey, white or blur.
+        metrics, metric_parameters, annotations: as for `score`; without any, spearman, hog, ssim and sign_agreement.
+        calibrate: False: only those floors of similarities that need no pass.
+
+    Returns:
+        The report: `records[i].similarities` to every later map of its image and class, `aggregates` over images of
+        every pair, `comparisons` of models, methods and inputs.
+
+    Raises:
+        AttrsensError, Interrupted: as `explain`.
+    """
+    return execute(prepare_compare(images, **options))
+
+
 def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress | None = None) -> Report:
     """Run a prepared request.
 
@@ -95,15 +124,23 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
     """
     request = prepared.request
     tally = Tally()
-    judge = None
+    judge: Judge | None = None
     if prepared.judging:
         from attrsens.engine.judge import Judge
 
         widths = {c.id: width_of(request, c) for c in request.classifiers}
         judge = Judge(prepared.judging, widths, prepared.store, tally)
+    parts = run(request, prepared.store, tally, judge)
+    total = len(request.sources) * len(request.classifiers)
+    if judge and prepared.judging and prepared.judging.across:
+        from attrsens.engine.compare import Comparer
+
+        comparer = Comparer.around(judge)
+        parts = comparer.grouped(run(request, prepared.store, tally, comparer), len(request.views))
+        total = len(request.sources)
     results: list[Result] = []
     records = []
-    total, done, passes = len(request.sources) * len(request.classifiers), 0, 0
+    done, passes = 0, 0
     stopped: KeyboardInterrupt | AttrsensError | None = None
 
     def tick(images: int) -> None:
@@ -115,7 +152,7 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
     for classifier in request.classifiers:
         classifier.on_batch(tick)
     try:
-        for part in run(request, prepared.store, tally, judge):
+        for part in parts:
             if sink:
                 sink(part)
             else:
@@ -144,6 +181,7 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
         peak_memory_mb=peak_memory(request.classifiers),
         interrupted=stopped is not None,
     )
+    rows, comparisons = _tables(prepared, records)
     report = Report(
         prepared.command,
         prepared.config,
@@ -151,15 +189,27 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
         tally.failures,
         provenance,
         skipped=tally.skipped,
-        aggregates=aggregates(records) if judge else [],
+        aggregates=rows,
+        comparisons=comparisons,
         attributions=[attribution for _, attribution in results],
     )
+    gates.judge(report, prepared.gates)
     if isinstance(stopped, AttrsensError):
         stopped.report = report
         raise stopped
     if stopped:
         raise Interrupted(report)
     return report
+
+
+def _tables(prepared: Prepared, records: list[Record]) -> tuple[list[Aggregate], list[Comparison]]:
+    """The rows over images."""
+    if prepared.judging and prepared.judging.across:
+        from attrsens.engine.agreement import Tables
+
+        tables = Tables(records)
+        return tables.aggregates(), tables.comparisons()
+    return (aggregates(records) if prepared.judging else []), []
 
 
 def _device_name(classifier: Classifier) -> str:

@@ -18,10 +18,12 @@ from attrsens.engine.report import Record, Report, to_json
 from attrsens.errors import AttrsensError, OutputError
 from attrsens.heatmaps import Attribution, flat
 from attrsens.render.curves import curves_png
+from attrsens.render.junit import to_junit
+from attrsens.render.markdown import MARK, to_markdown
 from attrsens.render.picture import colour_limit, heatmap_png
 from attrsens.render.table import COLUMNS, SCORE_COLUMNS, scores_csv, to_csv
 
-FORMATS = ("png", "npy", "csv")
+FORMATS = ("png", "npy", "csv", "junit", "md", "github")
 Result = tuple[Record, Attribution]
 
 
@@ -30,7 +32,7 @@ class Writer:
 
     Args:
         folder: made if need be.
-        formats: png, npy, csv.
+        formats: png, npy, csv, junit (junit.xml), md (report.md); github writes no file.
         force: replace files that attrsens did not write.
         overlay: draw maps over the grey picture.
 
@@ -60,19 +62,17 @@ class Writer:
         self._guard(self.folder / "report.json", _our_report)
         if "csv" in self.formats:
             self._guard(self.folder / "report.csv", _our_table)
+        for name in self._texts():
+            self._guard(self.folder / name, _our_text)
 
     def add(self, results: list[Result]) -> None:
-        """Write the heatmaps of one image and model and name them in their records. Maps of one method share a scale.
+        """Write the heatmaps of one image and name them in their records. Maps of one model and method share a scale.
 
         Raises:
             AttrsensError: a file of that name is not attrsens's.
             OutputError: the disk is full or failing.
         """
-        groups: dict[str, list[Result]] = {}
-        for record, attribution in results:
-            groups.setdefault(record.method.title, []).append((record, attribution))
-        for group in groups.values():
-            limit = colour_limit([flat(a.map) for _, a in group])
+        for group, limit in scales(results):
             for record, attribution in group:
                 stem = f"heatmaps/{heatmap_name(record)}"
                 if "png" in self.formats:
@@ -83,12 +83,12 @@ class Writer:
                         pixels=attribution.input,
                         blend=self.overlay,
                     )
-                    self._guard(self.folder / f"{stem}.png", _our_png)
+                    self._guard(self.folder / f"{stem}.png", our_png)
                     self._write(f"{stem}.png", data)
                     record.heatmap.png = f"{stem}.png"
                 if "png" in self.formats and any(score.curve for score in record.scores.values()):
                     name = f"{stem}.curves.png"
-                    self._guard(self.folder / name, _our_png)
+                    self._guard(self.folder / name, our_png)
                     self._write(name, curves_png(record.scores, caption(record)))
                     record.artifacts["curves"] = name
                 if "npy" in self.formats:
@@ -99,13 +99,23 @@ class Writer:
                     record.heatmap.npy = f"{stem}.npy"
 
     def finish(self, report: Report) -> None:
-        """Write the report (and the table), replacing those of an earlier run."""
+        """Write the report (and tables, JUnit XML and Markdown), replacing those of an earlier run."""
         self._write("report.json", to_json(report))
+        for name, make in self._texts().items():
+            self._write(name, make(report))
         if "csv" in self.formats:
             self._write("report.csv", to_csv(report.records))
             if report.command == "score":
                 self._guard(self.folder / "scores.csv", partial(_our_table, columns=SCORE_COLUMNS))
                 self._write("scores.csv", scores_csv(report.records))
+
+    def _texts(self) -> dict[str, Callable[[Report], bytes]]:
+        """The files beside report.json that are asked for, and what makes them."""
+        made: dict[str, tuple[str, Callable[[Report], bytes]]] = {
+            "junit": ("junit.xml", to_junit),
+            "md": ("report.md", lambda report: to_markdown(report).encode()),
+        }
+        return dict(made[name] for name in self.formats if name in made)
 
     def _guard(self, path: Path, ours: Callable[[Path], bool]) -> None:
         if not self.force and path.exists() and not ours(path):
@@ -113,6 +123,14 @@ class Writer:
 
     def _write(self, name: str, data: bytes) -> None:
         write_file(self.folder / name, data)
+
+
+def scales(results: list[Result]) -> list[tuple[list[Result], float]]:
+    """Results of one image by model and method, with the value of full red that they share."""
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for record, attribution in results:
+        groups.setdefault((record.model.id, record.method.title), []).append((record, attribution))
+    return [(group, colour_limit([flat(a.map) for _, a in group])) for group in groups.values()]
 
 
 def check_formats(names: Iterable[str]) -> None:
@@ -164,11 +182,19 @@ def caption(record: Record) -> list[str]:
     """What a picture must say of itself: target and method with the parameters, and what the colours mean."""
     t = record.target
     label = f"{t.label} ({t.index})" if t.label else f"class {t.index}"
-    name = record.image.path.rsplit("/", 1)[-1]
+    name = record.image.path.rsplit("/", 1)[-1] + changed(record)
     return [
         f"{name}: {label}, p = {t.probability:.3f}, rank {t.rank}, {record.model.name}",
         record.method.expression,
     ]
+
+
+def changed(record: Record) -> str:
+    """What was done to the input, in brackets; nothing for one as it is."""
+    i = record.input
+    words = [f"without {i.erased.rsplit('/', 1)[-1]}"] if i.erased else []
+    words += [f"noise {i.noise:g}"] if i.noise else []
+    return f" ({', '.join(words)})" if words else ""
 
 
 def _our_report(path: Path) -> bool:
@@ -187,6 +213,15 @@ def _our_table(path: Path, columns: Iterable[str] = COLUMNS) -> bool:
         return False
 
 
+def _our_text(path: Path) -> bool:
+    """JUnit XML or Markdown: the mark stands in one of the first lines."""
+    try:
+        with path.open("rb") as file:
+            return MARK.encode() in file.read(200)
+    except OSError:
+        return False
+
+
 def _our_npy(path: Path, shape: tuple[int, ...]) -> bool:
     """A float32 array of the map's shape, under a name that carries the map's key."""
     try:
@@ -196,7 +231,8 @@ def _our_npy(path: Path, shape: tuple[int, ...]) -> bool:
     return bool(array.dtype == np.float32 and array.shape == shape)
 
 
-def _our_png(path: Path) -> bool:
+def our_png(path: Path) -> bool:
+    """Whether attrsens drew it."""
     from PIL import Image
 
     try:
