@@ -199,8 +199,8 @@ class Aggregate:
 @dataclass
 class Comparison:
     """Two groups on the same images. `definition` says what difference, effect size and p are; p_holm is corrected for
-    the table that the row stands in; smallest_detectable is found with 80 % power at 5 %; `missing` images lack one of
-    the two values."""
+    the table of the row; smallest_detectable is found with 80 % power at 5 %; `missing` images lack one of the values.
+    verdict: moved, equivalent or cannot tell, of a change since a baseline held against `margin`; reason: of that."""
 
     quantity: str
     a: dict[str, Any]
@@ -215,12 +215,14 @@ class Comparison:
     missing: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     definition: str = ""
+    margin: float | None = None
+    verdict: str | None = None
+    reason: str | None = None
 
 
 @dataclass
 class Failure:
-    """An input or a cell without a result; `stage` is decode, label, annotation, erase, predict, compute or
-    score."""
+    """An input or a cell without a result; stage: decode, label, annotation, erase, predict, compute or score."""
 
     image: str
     stage: str
