@@ -64,6 +64,21 @@ def sketch(heatmap: NDArray[np.float32]) -> tuple[str, float]:
     return base64.b64encode(half.tobytes()).decode(), scale
 
 
+def unsketch(text: str, scale: float) -> NDArray[np.float64]:
+    """The (28, 28) means that `sketch` wrote, signed, in the map's units.
+
+    Raises:
+        ValueError: it is not base64 of 28 x 28 finite half-precision numbers, or the scale is not a finite size.
+    """
+    data = base64.b64decode(text, validate=True)
+    if len(data) != 2 * SKETCH * SKETCH:
+        raise ValueError(f"a sketch has {2 * SKETCH * SKETCH} bytes, not {len(data)}")
+    values = np.frombuffer(data, "<f2").astype(np.float64)
+    if not (np.isfinite(values).all() and 0 <= scale < 1e300):
+        raise ValueError("a sketch holds finite numbers and a finite scale of 0 or more")
+    return values.reshape(SKETCH, SKETCH) * scale
+
+
 def _area(side: int) -> NDArray[np.float64]:
     """(28, side) weights, rows summing to 1: each output cell averages the stretch of input it covers."""
     edges = np.linspace(0, side, SKETCH + 1)

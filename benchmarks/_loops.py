@@ -77,3 +77,20 @@ def adversarial_integration(net: nn.Module, x: Tensor, target: int, goals: list[
             total -= down * moved
             point = point.detach() + moved
     return total[0]
+
+
+@torch.no_grad()
+def causal_curve(net: nn.Module, start: Tensor, finish: Tensor, order: Tensor, step: int, target: int) -> float:
+    """RISE's evaluation (CausalMetric, Petsiuk et al.) of one image: area under the class's probability while pixels of
+    `start` (1, C, H, W) become those of `finish`, `step` at a time in the order given; one forward a step, batch 1.
+
+    Deletion goes from the image to the substrate, insertion from the substrate to the image.
+    """
+    now, new = start.clone().flatten(2), finish.flatten(2)
+    steps = -(-len(order) // step)
+    found = torch.empty(steps + 1)
+    for i in range(steps + 1):
+        found[i] = net(now.reshape(start.shape)).softmax(1)[0, target]
+        places = order[i * step : (i + 1) * step]
+        now[..., places] = new[..., places]
+    return float((found.sum() - found[0] / 2 - found[-1] / 2) / steps)

@@ -81,7 +81,8 @@ def subject(name: str, relu: bool, count: int) -> Subject:
     net, steps = {"lite0": _lite0, "resnet50": _resnet50}[name]()
     if name == "lite0" and relu:
         net = with_modules(net, nn.ReLU)
-    classifier = Classifier(net, steps.mean, steps.std, resize=steps.resize, crop=steps.crop, name=name)
+    sizes = {"resize": steps.resize, "crop": steps.crop, "interp": steps.interp}
+    classifier = Classifier(net, steps.mean, steps.std, **sizes, name=name)
     plain = Plain(net, steps)
     paths = [sample.path for sample in samples().values()]
     decoded = [decode(paths[i % len(paths)]) for i in range(count)]

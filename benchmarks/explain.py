@@ -173,10 +173,11 @@ def bars(rows: Sequence[Row]) -> str:
                 lines.append((f"{name} / attrsens at least {bar} for {method}", value, lambda v, bar=bar: v >= bar))
     every = {f"{r.model} {r.work.method} ({name})": v for r in rows for name, v in r.to_peers.items()}
     lines.append(("no method slower than any of its peers", every, lambda v: v >= 1))
-    return "\n".join(f"- {bar}: {_outcome(values, met)}" for bar, values, met in lines if values)
+    return "\n".join(f"- {bar}: {outcome(values, met)}" for bar, values, met in lines if values)
 
 
-def _outcome(values: Mapping[str, float | None], met: Callable[[float], bool]) -> str:
+def outcome(values: Mapping[str, float | None], met: Callable[[float], bool]) -> str:
+    """Met, not met by which, or not known."""
     missing = [name for name, value in values.items() if value is None]
     failed = [f"{name} {value:.3f}" for name, value in values.items() if value is not None and not met(value)]
     if failed:

@@ -28,7 +28,7 @@ from _scenes import (
 )
 
 from attrsens.engine.cell import parse_call
-from attrsens.engine.judge import compare
+from attrsens.engine.compare import compare
 from attrsens.spec import SIMILARITIES
 
 

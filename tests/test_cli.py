@@ -760,7 +760,7 @@ MISTAKES = [
         "preprocess has no setting 'size'; it has: resize, crop, interp, squash, mean, std, clamp",
     ),
     (["--device", "gpu"], "unknown device 'gpu'; devices: auto, cpu, cuda, cuda:INDEX"),
-    (["--format", "png,jpg"], "unknown format 'jpg'; formats: png, npy, csv"),
+    (["--format", "png,jpg"], "unknown format 'jpg'; formats: png, npy, csv, junit, md, github"),
     (["--precision", "fp16"], "precision must be fp32 or bf16; got 'fp16'"),
     (["--batch", "0"], "batch must be auto or an integer of at least 1; got '0'"),
     (["--batch", "\u00b2"], "batch must be auto or an integer of at least 1; got '\u00b2'"),

@@ -121,7 +121,7 @@ def test_repeats_are_dropped_and_order_stays() -> None:
 )
 def test_the_four_signs(sign: str, below: bool, at: bool, above: bool) -> None:
     for value, fails in ((0.4, below), (0.5, at), (0.6, above)):
-        gate = tested(f"ssim{sign}0.5", row("ssim", value))
+        gate = of(f"ssim{sign}0.5", row("ssim", value))
         assert (gate.passed, gate.observed, gate.rows, gate.failed) == (not fails, value, 1, int(fails))
         assert gate.reason is None
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from conftest import DATA, needs_data
 from PIL import Image as PIL
 from toys import small
 
@@ -23,11 +24,11 @@ from attrsens.engine.cell import parse_calls
 from attrsens.engine.metrics import parse_metrics
 from attrsens.engine.plan import plan
 from attrsens.engine.prepare import prepare, prepare_score
+from attrsens.engine.prepare_compare import prepare_compare
 from attrsens.engine.presets import load, read, shipped, without
 
 README = Path(__file__).parent.parent / "README.md"
 ALL = [load(name) for name in shipped()]
-COMPARE = {"method", "model", "noise", "metrics", "erase", "fill"}
 REGIONAL = {name for name in SCORES if SCORES[name].traits.get("regional")}
 HEAD = 'command = "score"\n[options]\n'
 
@@ -72,12 +73,10 @@ def test_a_shipped_preset_says_everything_and_its_values_parse(preset):
     assert len(preset.what) <= 120
     assert re.fullmatch(r"[0-9a-f]{64}", preset.sha256)
     assert len(parse_calls(preset.options["method"], {})) == len(preset.options["method"])
-    parse_metrics(preset.options.get("metrics", []))
-    known = commands()
-    if preset.command in known:
-        assert defaults(preset, known[preset.command]).keys() == {k.replace("-", "_") for k in preset.options}
-    else:
-        assert set(preset.options) <= COMPARE
+    if "metrics" in preset.options:
+        parse_metrics(preset.options["metrics"])
+    known = defaults(preset, commands()[preset.command])
+    assert known.keys() == {k.replace("-", "_") for k in preset.options}
     assert bool(preset.pair) == (preset.command == "compare")
 
 
@@ -111,19 +110,25 @@ def test_numbers_that_the_papers_print():
     assert sum(name.startswith("hse-") for name, _ in rows) == 40
 
 
-@pytest.mark.parametrize("preset", [p for p in ALL if p.command != "compare"], ids=lambda p: p.name)
-def test_the_plan_of_a_preset_on_a_small_net(preset, image, monkeypatch):
+@pytest.mark.parametrize("preset", ALL, ids=lambda p: p.name)
+def test_the_plan_of_a_preset_on_a_small_net(preset, image):
     """With what fits 16 pixels in place of what fits 224: everything is checked but run."""
     method = [re.sub(r"patch_size=\d+", f"patch_size={3 + i}", m) for i, m in enumerate(preset.options["method"])]
     method = [re.sub(r"^mp:", "mp:mask_side=8,", m) for m in method]
     metrics = [m for m in preset.options.get("metrics", []) if m.split(":")[0].split(",")[0] not in REGIONAL]
     options = {"model": small(), "method": method, "cache": False}
-    if metrics:
+    times = 1
+    if preset.command == "compare":
+        options["model"] = [small(), small("relu6")]
+        noise = {k.replace("-", "_"): v for k, v in preset.options.items() if k.startswith("noise")}
+        prepared = prepare_compare(image, metrics=metrics, **noise, **options)
+        times = 4 if noise else 2
+    elif metrics:
         prepared = prepare_score(image, metrics=metrics, calibrate=False, **options)
     else:
         prepared = prepare(image, **options)
     found = plan(prepared.request, None, prepared.judging)
-    assert found.cells == len(method)
+    assert found.cells == len(method) * times
     assert found.forward >= len(method)
 
 
@@ -140,6 +145,24 @@ def test_a_preset_in_the_report(run_cli, image, tmp_path):
     report = json.loads((out / "report.json").read_text())
     assert code == 0
     assert report["config"]["preset"] is None
+
+
+@needs_data
+def test_a_pair_of_trained_twins(run_cli, tmp_path):
+    """Noise of variance 0.1 on the picture beside the clean one, for a regular net and its robust twin."""
+    out, folder = tmp_path / "out", Path(DATA)
+    pair = [folder / "models" / f"cifar10-resnet32{end}.safetensors" for end in ("", "-adv-linf")]
+    models = [word for path in pair for word in ("--model", path)]
+    code, _, err = run_cli(
+        "compare", folder / "cifar10-test.npz", "--limit", "2", "--preset", "sam-noise", *models, "--out", out
+    )
+    assert code == 0, err
+    report = json.loads((out / "report.json").read_text())
+    assert report["config"]["preset"]["name"] == "sam-noise"
+    assert sorted({round(r["input"]["noise"], 6) for r in report["records"]}) == [0, 0.316228]
+    assert {r["method"]["parameters"]["space"] for r in report["records"]} == {"normalized"}
+    names = {s["name"] for r in report["records"] for s in r["similarities"]}
+    assert names == {"spearman", "hog", "ssim"}
 
 
 # -- the command line wins -------------------------------------------------------------------------------------------
@@ -214,6 +237,8 @@ def test_a_typed_parameter_wins_over_expressions_of_the_preset(resolved, write):
     assert got["n"] == "4"
     assert got["metrics"] == ["gini", "insertion,deletion"]
     assert got["metric_parameters"]["gini"] == {"offset": "0.1"}
+    got = resolved("--preset", "sam-accuracy", "--deletion-fill", "black")
+    assert got["metrics"] == ["insertion:fill=mean,auc=norm", "deletion:auc=norm"]
     got = resolved("--preset", path, "--n", "4", "--method", "sg:n=2")
     assert got["method"] == ["sg:n=2"]
 

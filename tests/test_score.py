@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from jsonschema import Draft202012Validator
 from PIL import Image
 from test_api import picture
-from toys import small
+from toys import SmallNet, small
 
 import attrsens
 from attrsens.engine.judge import CONTROLS
@@ -20,6 +21,8 @@ from attrsens.engine.metrics import parse_metrics, short
 from attrsens.engine.plan import plan
 from attrsens.engine.prepare import prepare_score
 from attrsens.engine.report import Report, json_schema, to_data, to_json
+from attrsens.methods.controls import shuffled
+from attrsens.seeds import Stream
 from attrsens.spec import SCORES, SIMILARITIES
 
 CURVES = ["insertion", "deletion", "srg"]
@@ -102,7 +105,7 @@ def test_curves_of_many_maps_are_one_stream() -> None:
     forward = spent(done)[0] - spent(alone)[0]
     images = 5 * 2 * (len(done.records[0].scores["deletion"].curve) - 2) + 1
     assert steps > 0
-    assert images <= forward < images + f.sizes[0]
+    assert images <= forward < images + f.sizes[1]
     assert spent(done)[1] == spent(alone)[1]
     for record in done.records:
         s = record.scores
@@ -115,7 +118,8 @@ def test_all_sensitivities_draw_from_one_pool() -> None:
     many = attrsens.score(picture(), model=f, method="grad", metrics=POOL, cache=False)
     assert spent(many)[1] == spent(one)[1]
     assert one.records[0].scores["max_sensitivity"].passes.backward == 50
-    full = -(-50 // f.sizes[1]) * f.sizes[1]
+    size = f.sizes[1] // 2
+    full = -(-50 // size) * size
     assert spent(one)[1] == full + 1, "copies fill the last batch up"
 
 
@@ -127,6 +131,43 @@ def test_another_sign_or_reduction_needs_no_new_map() -> None:
     )
     assert spent(again) == (0, 0)
     assert len({s.value for s in again.records[0].scores.values()}) == 2
+
+
+def test_a_sign_that_the_method_takes_is_another_map_in_the_store(tmp_path: Path) -> None:
+    """cascade judges magnitudes: those of a mean are not the mean of magnitudes (science C-8)."""
+    metric = "cascade:stages=2,corrected=false"
+    options = {"model": small(), "metrics": [metric], "cache_dir": str(tmp_path)}
+    methods = ("sg:n=5", "sg:n=5,sign=abs", "sg:n=5,sign=abs_sample")
+    plain, after, inside = (
+        attrsens.score(picture(), method=method, **options).records[0].scores[metric] for method in methods
+    )
+    assert plain.value == after.value, "one cell: the score takes magnitudes of both"
+    assert plain.key == after.key
+    alone = attrsens.score(picture(), method=methods[2], **options | {"cache": False}).records[0].scores[metric]
+    assert inside.value == alone.value != plain.value
+    assert "map: sign=abs_sample, then abs, reduce=none" in inside.definition
+
+
+def test_magnitudes_after_the_method_share_its_copies() -> None:
+    options = {"model": small(), "metrics": ["max_sensitivity:n=4"], "cache": False}
+    one = attrsens.score(picture(), method="sg:n=3", **options)
+    two = attrsens.score(picture(), method=["sg:n=3", "sg:n=3,sign=abs"], **options)
+    assert spent(two) == (spent(one)[0] + 3, spent(one)[1] + 3), "the map itself, and no copy's"
+    a, b = (r.scores["max_sensitivity:n=4"].value for r in two.records)
+    assert a != b
+
+
+def test_calibration_of_the_grid_is_on_the_grid() -> None:
+    score = (
+        attrsens.score("sample:chelsea", method="sg:n=2", metrics=["grid_pointing"], calibrate=True, cache=False)
+        .records[0]
+        .scores["grid_pointing"]
+    )
+    for name in ("shuffle", "random", "phase"):
+        assert score.controls[name] == pytest.approx(0.25, abs=0.03)
+    assert 0 < score.controls["edges"] < 0.6
+    assert score.controls["other"] is None
+    assert score.ceiling == pytest.approx(score.value, abs=0.15), "the same grid, other draws"
 
 
 def test_calibration_is_of_scores_without_passes_unless_it_is_asked_for() -> None:
@@ -162,6 +203,42 @@ def test_rescaled_is_zero_at_the_floor_and_one_at_the_best() -> None:
     assert s.rescaled == pytest.approx((s.value - s.floor) / (1 - s.floor))
     control = attrsens.score(picture(), model=small(), method="constant", metrics=["gini"], cache=False)
     assert control.records[0].scores["gini"].value == pytest.approx(0, abs=1e-9)
+
+
+def test_logits_have_no_best_end() -> None:
+    metrics = [f"{name}:output={output}" for name in CURVES for output in ("logit", "prob")]
+    report = attrsens.score(
+        picture(), model=small(), method="grad", metrics=metrics, metric_parameters={}, calibrate=True, cache=False
+    )
+    scores = report.records[0].scores
+    for name in CURVES:
+        assert scores[name].rescaled is not None
+        assert scores[f"{name}:output=logit"].floor is not None
+        assert scores[f"{name}:output=logit"].rescaled is None
+
+
+def test_a_similarity_says_what_both_maps_are() -> None:
+    methods = ["grad:output=logit", "ig:steps=2,output=prob,sign=abs"]
+    report = attrsens.score(picture(), model=small(), method=methods, metrics=["spearman"], cache=False)
+    text = report.records[0].similarities[0].definition
+    assert (
+        "map: sign=signed, reduce=mean, of the logit in pixel space; other map: sign=abs, reduce=mean, of the" in text
+    )
+    same = attrsens.score(picture(), model=small(), method=["grad", "gi"], metrics=["spearman"], cache=False)
+    assert "other map" not in same.records[0].similarities[0].definition
+
+
+def test_floors_of_similarities_are_means_of_both_places() -> None:
+    report = attrsens.score(picture(), model=small(), method=["grad", "gi"], metrics=["pearson"], cache=False)
+    (found,), (a, b) = report.records[0].similarities, (attribution.map for attribution in report.attributions)
+    first = np.corrcoef(a.ravel(), shuffled(torch.from_numpy(b), stream(report), 0).ravel())[0, 1]
+    second = np.corrcoef(b.ravel(), shuffled(torch.from_numpy(a), stream(report), 0).ravel())[0, 1]
+    assert found.controls["shuffle"] == pytest.approx((first + second) / 2, abs=1e-6)
+    assert first != pytest.approx(second, abs=1e-3)
+
+
+def stream(report: Report) -> Stream:
+    return Stream(0, report.records[0].image.sha256, "control shuffle")
 
 
 def test_similarities_are_of_pairs_with_floor_and_ceiling() -> None:
@@ -222,6 +299,8 @@ def test_names_in_the_report_are_short_and_read_back() -> None:
         (["--metrics", "loc,eg"], "loc, eg: needs --annotations"),
         (["--metrics", "pointing", "--annotations", "nowhere.json"], "nowhere.json"),
         (["--metrics", "ssim"], "ssim compares two maps; give a second --method"),
+        (["--metrics", ","], "metrics: no name given"),
+        (["--metrics", "gini,deletion:fill=black"], "give --metrics deletion:... apart"),
     ],
 )
 def test_mistakes_are_one_line_before_any_work(run_cli, tmp_path, arguments, message) -> None:
@@ -286,3 +365,47 @@ def test_the_names_are_those_of_the_design() -> None:
     assert set(SIMILARITIES) == set(
         "spearman hog ssim l1 l2 cosine pearson topk_overlap sign_agreement centre_shift".split()
     )
+
+
+@pytest.mark.parametrize("metrics", [["ros", "rrs"], ["spearman", "ssim"], ["spearman", "gini"]])
+def test_a_plan_counts_what_every_metric_spends(metrics: list[str]) -> None:
+    """Copies' logits beside the image's own, and the maps beside similarities."""
+    options = {"model": small(), "method": ["sg:n=2", "grad"], "metrics": metrics, "cache": False}
+    prepared = prepare_score([picture()], **options)
+    foreseen = plan(prepared.request, None, prepared.judging)
+    assert (foreseen.forward, foreseen.backward) == spent(attrsens.score([picture()], **options))
+
+
+def test_a_search_for_one_image_is_not_filled_up_to_the_width_of_many() -> None:
+    """What alignment costs an image does not grow with the number of images, and a plan counts it."""
+    options = {"model": small(), "metrics": ["alignment"], "method": "grad", "cache": False}
+    one = spent(attrsens.score([picture(0)], **options))
+    prepared = prepare_score([picture(0)], **options)
+    assert plan(prepared.request, None, prepared.judging).forward == pytest.approx(one[0], abs=2)
+    two = spent(attrsens.score([picture(0), picture(0)], **options))
+    assert two[1] <= 2 * one[1]
+
+
+def test_a_plan_leaves_out_what_does_not_suit_an_image() -> None:
+    """As a run, which reports it and goes on."""
+    model = attrsens.Classifier(SmallNet("reused"), [0.45] * 3, [0.25] * 3, device="cpu")
+    options = {"model": model, "method": ["sp:patch_size=18", "grad"], "metrics": ["gini"], "calibrate": False}
+    images = [picture(0, 20), picture(1)]
+    prepared = prepare_score(images, **options, cache=False)
+    foreseen = plan(prepared.request, None, prepared.judging)
+    report = attrsens.score(images, **options, cache=False)
+    assert [failure.stage for failure in report.failures] == ["compute"]
+    assert (foreseen.forward, foreseen.backward) == spent(report)
+
+
+def test_an_annotation_that_cannot_be_read_is_not_called_missing(tmp_path: Path) -> None:
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    (tmp_path / "boxes").mkdir()
+    (tmp_path / "boxes" / "a.xml").write_text("<annotation><object>")
+    options = {"model": small(), "method": "grad", "metrics": ["eg", "gini"], "cache": False}
+    report = attrsens.score(tmp_path / "a.png", annotations=tmp_path / "boxes", **options)
+    assert [failure.stage for failure in report.failures] == ["annotation"]
+    scores = report.records[0].scores
+    assert scores["eg"].value is None
+    assert scores["eg"].reason.startswith("the annotation cannot be used: ")
+    assert scores["gini"].value is not None

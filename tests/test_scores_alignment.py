@@ -11,8 +11,8 @@ from toys import Linear, SmallNet, draw, uniform
 import attrsens
 from attrsens.engine.bench import Bench, Job
 from attrsens.engine.cell import parse_call
+from attrsens.engine.compute import explainer
 from attrsens.engine.judge import case_of, judge
-from attrsens.engine.run import explainer
 from attrsens.spec import SCORES
 
 SIDE = 5

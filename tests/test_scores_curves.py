@@ -141,7 +141,7 @@ def test_the_default_step_is_a_28th() -> None:
     assert [o.passes.forward for o in found] == [28, 28, 55, 28]
     assert len(found[0].curve or []) == 29
     assert found[3].value == found[1].value
-    assert bench.passes.forward == 64, "27 + 27 + 1 in full batches"
+    assert bench.passes.forward == 56, "27 + 27 + 1 in full batches of 8"
     small = case(lively(1, 28), uniform(1, 28, 28), draw(28, 28), "deletion")
     assert _Course(small, "mean", 0).counts == list(range(0, 785, 28)), "MNIST"
     cifar = _Course(case(lively(3, 32), uniform(3, 32, 32), draw(32, 32), "deletion"), "mean", 0)

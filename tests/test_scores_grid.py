@@ -12,8 +12,8 @@ from toys import small, uniform
 import attrsens
 from attrsens.engine.bench import Bench, Job, Outcome
 from attrsens.engine.cell import parse_call
+from attrsens.engine.compute import explainer
 from attrsens.engine.judge import case_of, judge
-from attrsens.engine.run import explainer
 from attrsens.images import decode
 from attrsens.samples import samples
 from attrsens.scores._case import NoValue
@@ -67,7 +67,7 @@ def game(
 
 def test_is_registered_with_a_floor_for_the_map_of_the_grid() -> None:
     traits = SCORES[GAME].traits
-    assert (traits["judges"], traits["floor"], traits["direction"]) == ("pool", "shuffle", "higher")
+    assert (traits["judges"], traits["floor"], traits["direction"]) == ("grid", "shuffle", "higher")
     assert not traits.get("regional")
 
 

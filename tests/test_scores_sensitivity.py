@@ -16,8 +16,8 @@ from torch import Tensor, nn
 import attrsens
 from attrsens.engine.bench import Bench, Job, Outcome
 from attrsens.engine.cell import parse_call
+from attrsens.engine.compute import explainer
 from attrsens.engine.judge import case_of, judge
-from attrsens.engine.run import explainer
 from attrsens.seeds import Stream
 from attrsens.spec import SCORES
 from tests import toys
@@ -241,9 +241,9 @@ def test_one_pool_serves_all() -> None:
     ]  # fmt: skip
     bench, jobs = bench_of(f, x, "grad", scores)
     assert all(job.outcome.value is not None for job in jobs)
-    full = math.ceil(N / 8) * 8  # batches of 8 with gradients, filled up
+    full = math.ceil(N / 4) * 4  # batches of 4, filled up
     assert bench.passes.backward == full
-    assert bench.passes.forward == full + math.ceil(N / 16) * 16
+    assert bench.passes.forward == full + math.ceil(N / 8) * 8
     assert jobs[0].outcome.passes.backward == N
     alone, _ = bench_of(f, x, "grad", ["max_sensitivity"])
     assert alone.passes.backward == full

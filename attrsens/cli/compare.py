@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from attrsens.cli import baseline as since
 from attrsens.cli import console, options
 from attrsens.cli.running import go
 from attrsens.engine.agreement import CHANGE, FLIP, RESCALED, Matrix, labels, matrices
@@ -78,15 +79,21 @@ def compare(
     metrics: Metrics = None,
     annotations: options.AnnotationsOption = None,
     calibrate: Calibrate = None,
+    baseline: since.BaselineOption = None,
+    margin: since.MarginOption = None,
+    update: since.UpdateOption = False,
 ) -> int:
     """Who agrees with whom: methods, models, and inputs with and without noise or an object.
 
     attrsens compare img.jpg --method grad --method sg --noise 0.1
+    attrsens compare img.jpg --method sg --baseline baseline.json
     """
+    then = since.checked(baseline, margin, update, values["quiet"])
     more: dict[str, Any] = {"noise": noise or [], "noise_at": noise_at, "erase": erase, "fill": fill}
     more["metrics"] = metrics
     more |= {"metric_parameters": metric_flags, "annotations": annotations, "calibrate": calibrate}
-    return go(values, prepare_compare, _show, CompareWriter, **more, **flags)
+    more["against"] = str(baseline) if baseline else None
+    return go(values, prepare_compare, _show, CompareWriter, then, **more, **flags)
 
 
 def _show(report: Report, out: Path) -> None:
@@ -108,6 +115,7 @@ def _show(report: Report, out: Path) -> None:
             console.out(f"  {_number(row.mean):>8}  95 % {interval:<20} n {row.n:<4} {name}")
         console.out("")
     _comparisons(report)
+    since.show(report)
 
 
 def _matrix(matrix: Matrix) -> None:

@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from attrsens.cli.preset import Chosen, Flag, choose
-from attrsens.engine.presets import shipped
+from attrsens.cli.preset import Chosen, Flag, PresetOption
 from attrsens.engine.store import DEFAULT_LIMIT
 from attrsens.samples import samples
 from attrsens.spec import METHODS, SCORES, SIMILARITIES, Hyper
@@ -134,18 +133,6 @@ PlanOnly = Annotated[
     bool,
     typer.Option(
         "--plan", help="Print cells, passes, memory and expected time; run nothing else.", rich_help_panel=RUN
-    ),
-]
-PresetOption = Annotated[
-    str | None,
-    typer.Option(
-        "--preset",
-        metavar="NAME|FILE.toml",
-        help="A named set of option values ('attrsens list presets'); what you type wins.",
-        callback=choose,
-        is_eager=True,
-        autocompletion=names(shipped),
-        rich_help_panel=RUN,
     ),
 ]
 CacheDir = Annotated[

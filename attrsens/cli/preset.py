@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from attrsens.engine.presets import Option, Preset, Scalar, as_text, load, without
+from attrsens.engine.presets import Option, Preset, Scalar, as_text, load, shipped, without
 from attrsens.errors import AttrsensError, unknown
 from attrsens.spec import METHODS
 
@@ -69,7 +69,7 @@ def choose(context: typer.Context, name: str | None) -> Chosen | None:
     """Read the preset before any other option is looked at, and make its values the defaults of this call.
 
     Raises:
-        AttrsensError: the preset cannot be read, is another command's, or has an option or value that is not this one's.
+        AttrsensError: the preset cannot be read, is another command's, or has what this command has not.
     """
     if name is None or context.resilient_parsing:
         return None
@@ -132,3 +132,17 @@ def _parameters(expression: str) -> set[str]:
 def _metrics(text: str) -> set[str]:
     """The metrics that a text names."""
     return {part.strip() for part in (text.partition(":")[0] if ":" in text else text).split(",")}
+
+
+PresetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME|FILE.toml",
+        help="A named set of option values ('attrsens list presets'); what you type wins.",
+        callback=choose,
+        is_eager=True,
+        autocompletion=lambda incomplete: [name for name in shipped() if name.startswith(incomplete)],
+        rich_help_panel="Running",
+    ),
+]

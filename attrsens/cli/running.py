@@ -28,6 +28,7 @@ def go(
     prepare: Callable[..., Prepared],
     show: Callable[[Report, Path], None],
     writes: type[Writer] = Writer,
+    after: Callable[[Report, Prepared], None] | None = None,
     /,
     **more: Any,
 ) -> int:
@@ -37,6 +38,7 @@ def go(
         values: the shared options.
         prepare: the verb's; it is given the request and `more`.
         show: prints the results as data. writes: the files.
+        after: adds to a report that is whole, before it is written.
     """
     v = values
     quiet, out, json = v["quiet"], v["out"], v["json"]
@@ -84,7 +86,12 @@ def go(
             with suppress(AttrsensError):
                 writer.finish(error.report)
         raise
-    writer.finish(report)
+    try:
+        if after and not code:
+            with console.only_data():
+                after(report, prepared)
+    finally:
+        writer.finish(report)
     _show(report, out, json, quiet, show)
     announce(report, formats, quiet)
     if code:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from attrsens.explainer import Explainer, Raw
     from attrsens.models.classifier import Classifier
 
+KEPT = 10**9  # bytes of maps of copies, beyond which the oldest go
 Control = Callable[["Tensor", int], "Tensor"]
 
 
@@ -113,13 +114,18 @@ class Bench:
         self._seen: dict[Any, Tensor | InputError] = {}
         self._maps: dict[Any, Tensor | InputError] = {}
         self._beside: dict[tuple[str, int], Raw] = {}
+        self._classes = 1
 
     def settle(self, jobs: Iterable[Job]) -> None:
         """Run every job to its outcome."""
         jobs = list(jobs)
+        self._classes = max((len(job.case.logits) for job in jobs), default=1)
         for job in jobs:
             if self.dry:
-                job.case = replace(job.case, explainer=replace(job.case.explainer, dry=True))
+                top = int(job.case.logits.argmax())
+                logits = self._invented("image", job.case.target, 1)[0]  # as many as copies are given
+                logits[top] = logits.max() + 1
+                job.case = replace(job.case, explainer=replace(job.case.explainer, dry=True), logits=logits)
             job.start()
         while waiting := [job for job in jobs if job.asks]:
             self._look([(job, ask) for job in waiting for ask in job.asks if isinstance(ask, Look)])
@@ -156,7 +162,7 @@ class Bench:
             places.setdefault((ask.key, len(ask.images)), []).append(place)
         asks = [wanted[same[0]][0] for same in places.values()]
         owners = [(i, k) for i, ask in enumerate(asks) for k in range(len(ask.images))]
-        size = self.classifier.sizes[0]
+        size = self.classifier.sizes[1]  # on a CPU as fast as the larger one, and there is less to fill up
         view = self.classifier.view(dry=self.dry)
         found: list[list[list[Tensor]]] = [[[] for _ in same] for same in places.values()]
         deep = not self.dry and any(ask.output == "features" for ask, _ in wanted.values())
@@ -167,15 +173,19 @@ class Bench:
                 view.score(asks[0].images.like.expand(size, *asks[0].images.like.shape), 0)
                 logits = features = None
             else:
-                chunk = torch.cat([asks[i].images.build(range(ks[0], ks[-1] + 1)) for i, ks in runs])
-                full = torch.cat([chunk, chunk[-1:].expand(size - len(chunk), *chunk.shape[1:])])
-                logits, features = _seen_of(view, full, len(chunk), deep)
+                parts = [asks[i].images.build(range(ks[0], ks[-1] + 1)) for i, ks in runs]
+                if len(part) < size:
+                    parts.append(parts[-1][-1:].expand(size - len(part), *parts[-1].shape[1:]))
+                full = parts[0] if len(parts) == 1 else torch.cat(parts)
+                logits, features = _seen_of(view, full, len(part), deep)
             at = 0
             for i, ks in runs:
                 for slot, place in enumerate(list(places.values())[i]):
                     ask, target = wanted[place]
                     what = features if ask.output == "features" else logits
-                    rows = what[at : at + len(ks)] if what is not None else self._invented(ask, target, len(ks))
+                    rows = (
+                        what[at : at + len(ks)] if what is not None else self._invented(repr(ask.key), target, len(ks))
+                    )
                     found[i][slot].append(_pick(rows, target, ask.output))
                 at += len(ks)
         self._count(view.passes)
@@ -190,6 +200,9 @@ class Bench:
             place = _place(job, ask)
             if not _has(self._maps, place, len(ask.images)) and _longer(ask, wanted, place, 1):
                 wanted[place] = job.case.explainer, ask
+        old = [place for place in self._maps if place not in {_place(job, ask) for job, ask in pairs}]
+        while old and sum(m.nbytes for m in self._maps.values() if not isinstance(m, Exception)) > KEPT:
+            del self._maps[old.pop(0)]
         for place, (explainer, ask) in wanted.items():
             try:
                 self._maps[place] = self._maps_of(explainer, ask)
@@ -250,16 +263,12 @@ class Bench:
         job.passes.backward += raw.passes.backward
         return job.case.finish(raw.map.detach().float().cpu()), raw.notes
 
-    def forget_maps(self) -> None:
-        """Let go of the maps of copies, which are large; later questions would ask for them again."""
-        self._maps.clear()
-
     def _count(self, passes: Any) -> None:
         self.passes.forward += passes.forward
         self.passes.backward += passes.backward
 
-    def _invented(self, ask: Look, target: int, count: int) -> Tensor:
-        return _noise(repr((ask.key, target)), (count, max(100, target + 1)))  # classes that differ
+    def _invented(self, key: str, target: int, count: int) -> Tensor:
+        return _noise(repr((key, target)), (count, max(self._classes, 100)))  # classes that differ
 
 
 def _has(kept: Mapping[Any, Any], place: Any, count: int) -> bool:
@@ -274,8 +283,10 @@ def _longer(ask: Look | Maps, wanted: Mapping[Any, Any], place: Any, slot: int) 
 def _place(job: Job, ask: Maps) -> Any:
     """Where maps are kept: by method call, network and what the images are."""
     e = job.case.explainer
+    p = e.complete()
+    p = {**p, "reduce": "none", "sign": "signed" if p["sign"] == "abs" else p["sign"]}  # what acts on maps afterwards
     wrappers = tuple((s.name, tuple(p.items())) for s, p in e.wrappers)
-    call = (e.spec.name, tuple((k, v) for k, v in e.complete().items() if k not in ("reduce",)), wrappers)
+    call = e.spec.name, tuple(p.items()), wrappers
     return call, e.target, ask.targets, ask.name, ask.key, ask.fresh
 
 

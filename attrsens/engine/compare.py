@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from attrsens.engine.compute import Ready
 from attrsens.engine.controls import CONTROLS, Maps, seeded
 from attrsens.engine.inputs import Source
 from attrsens.engine.judge import Judge, shown
-from attrsens.engine.metrics import definition, rescaled, short, spec_of
+from attrsens.engine.metrics import attainable, definition, rescaled, short, spec_of
 from attrsens.engine.report import SimilarityInfo
 from attrsens.engine.run import Found, Result
 from attrsens.errors import AttrsensError
@@ -153,6 +154,19 @@ def matrix(call: Call, a: Sequence[Map | None], b: Sequence[Map | None], frames:
     return out
 
 
+def compare(call: Call, a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[float | None, str | None]:
+    """(similarity of two maps, None), or (None, why there is none)."""
+    spec = spec_of(call)
+    if a.shape != b.shape:
+        return None, f"the maps differ in shape: {a.shape} and {b.shape}"
+    parameters = {h.name: call.parameters[h.name] for h in spec.own()}
+    value = float(spec.function(a[None], b[None], **parameters)[0, 0])
+    if math.isfinite(value):
+        return value, None
+    reasons = [reason for heatmap in (a, b) for reason in why_not(call.name, heatmap[None], **parameters) if reason]
+    return None, reasons[0] if reasons else "not a finite number"
+
+
 def _write(call: Call, items: Sequence[Item]) -> None:
     maps, frames = [item.map for item in items], [item.frame for item in items]
     values = matrix(call, maps, maps, frames)
@@ -175,6 +189,7 @@ def _write(call: Call, items: Sequence[Item]) -> None:
             value = _number(values[i, j])
             controls = {name: _mean(found[i, j], found[j, i]) for name, found in replaced.items()}
             floor = controls.get(own.get("floor", "phase"))
+            ceiling = attainable([_number(ceilings[i]), _number(ceilings[j])], own["direction"])
             reason = None if value is not None else _reason(a, b) or reasons[i] or reasons[j] or "not a finite number"
             info = SimilarityInfo(
                 name=short(call),
@@ -182,8 +197,8 @@ def _write(call: Call, items: Sequence[Item]) -> None:
                 to=b.found.result[0].key,
                 role="pair",
                 floor=floor if value is not None else None,
-                ceiling=_mean(ceilings[i], ceilings[j]) if value is not None else None,
-                definition=definition(call, a.found.call, a.found.target),
+                ceiling=ceiling if value is not None else None,
+                definition=definition(call, a.found.call, a.found.target, b.found.call),
                 direction=own["direction"],
                 reason=reason,
                 rescaled=rescaled(call, value, floor),

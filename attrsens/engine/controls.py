@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from attrsens.engine.store import Store
 from attrsens.errors import InputError
 from attrsens.explainer import Raw
 from attrsens.models.batches import Passes
+from attrsens.scores._case import Case
 from attrsens.seeds import Stream
 from attrsens.spec import Value
 
@@ -37,20 +38,19 @@ class Maps:
     """Further maps of one image.
 
     Attributes:
-        width: of the batches of searches and optimisers.
         memo: maps that several images need, such as those of the other picture; shared between images.
         dry: count passes instead of making them; maps are noise.
     """
 
     classifier: Classifier
     ready: Ready
-    width: int
     store: Store | None
     tally: Tally
     memo: dict[str, Computed]
     dry: bool = False
     _other: Ready | None = None
     _drawn: dict[tuple[str, str, int, int], Tensor] = field(default_factory=dict)
+    _cases: dict[Hashable, Case] = field(default_factory=dict)
 
     @property
     def pixels(self) -> Tensor:
@@ -91,6 +91,12 @@ class Maps:
         there = self.map_of(*((reseeded(call), target, self.ready) if name == "seed" else (call, target, self.other())))
         return lambda heatmap, i: there.map
 
+    def case(self, place: Hashable, make: Callable[[], Case]) -> Case:
+        """The case of a place, which all scores that judge the same map share, with what they work out of it."""
+        if place not in self._cases:
+            self._cases[place] = make()
+        return self._cases[place]
+
     def drawn(self, name: str, call: Call, target: int, raw: Tensor, draw: int) -> Tensor:
         """A control in the place of a call's raw map; kept, since several scores judge it."""
         place = name, call.expression, target, draw
@@ -99,11 +105,12 @@ class Maps:
         return self._drawn[place]
 
     def map_of(self, call: Call, target: int, ready: Ready) -> Raw:
-        """The raw map of a call on this image or another, from memory, from the store, or computed."""
+        """The raw map of a call on this image or another, from memory, from the store, or computed: searches and
+        optimisers in a batch of one, since a wider one would be filled up with copies."""
         import torch
 
         f = self.classifier
-        cell = ready.cell(f, target, call, width=self.width)
+        cell = ready.cell(f, target, call, width=1)
         key = cell.raw().key
         if self.dry:
             bound = explainer(f, call, target, dry=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +12,10 @@ from numpy.typing import NDArray
 from attrsens.engine.bench import Bench, Job, Outcome
 from attrsens.engine.cell import Call, parse_call
 from attrsens.engine.compute import Computed, Ready, Tally, explainer
-from attrsens.engine.controls import CONTROLS, DRAWN, DRAWS, Maps, seeded
+from attrsens.engine.controls import CONTROLS, DRAWN, DRAWS, Maps, reseeded, seeded
 from attrsens.engine.inputs import Source
-from attrsens.engine.metrics import Judging, definition, free, rescaled, short, spec_of
-from attrsens.engine.report import Failure, PassInfo, ScoreInfo, SimilarityInfo
+from attrsens.engine.metrics import Judging, definition, free, mean_of, rescaled, short
+from attrsens.engine.report import Failure, PassInfo, ScoreInfo
 from attrsens.engine.run import Found
 from attrsens.engine.store import Store
 from attrsens.errors import AttrsensError, InputError
@@ -49,7 +48,7 @@ class Row:
 
 @dataclass
 class Judge:
-    """Adds scores and similarities to the records of one image and classifier.
+    """Adds scores to the records of one image and classifier.
 
     Attributes:
         judging: what is asked for.
@@ -65,26 +64,32 @@ class Judge:
     memo: dict[str, Computed] = field(default_factory=dict)
 
     def __call__(self, classifier: Classifier, source: Source, ready: Ready, part: Sequence[Found]) -> None:
-        annotated = None
+        annotated = unread = None
         if self.judging.annotations is not None:
             try:
                 annotated = self.judging.annotations.of(source, ready.image, classifier)
             except InputError as error:
                 self.tally.failures.append(Failure(source.name, "annotation", str(error), classifier.name))
-        rows = self.rows(classifier, ready, part, annotated)
+                unread = f"the annotation cannot be used: {error}"
+        rows = self.rows(classifier, ready, part, annotated, unread)
         self._write_scores(classifier, source, ready, rows)
-        self._write_similarities(classifier, ready, part)
 
     def maps(self, classifier: Classifier, ready: Ready) -> Maps:
         """Further maps of an input, for controls."""
-        return Maps(classifier, ready, self.width[classifier.id], self.store, self.tally, self.memo, self.dry)
+        return Maps(classifier, ready, self.store, self.tally, self.memo, self.dry)
 
     # -- scores ------------------------------------------------------------------------------------------------
 
     def rows(
-        self, classifier: Classifier, ready: Ready, part: Sequence[Found], annotated: Region | None = None
+        self,
+        classifier: Classifier,
+        ready: Ready,
+        part: Sequence[Found],
+        annotated: Region | None = None,
+        unread: str | None = None,
     ) -> list[Row]:
-        """Every score of every map, and of the controls in its place, settled together."""
+        """Every score of every map, and of the controls in its place, settled together. `unread`: why there is no
+        annotation although the image has one."""
         rows: list[Row] = []
         maps = self.maps(classifier, ready)
         for found in part:
@@ -95,6 +100,8 @@ class Judge:
                     rows += [Row(found, call, name, draw) for draw in range(draws)]
         for row in rows:
             row.outcome = self._stored(classifier, ready, row)
+            if unread and SCORES[row.call.name].traits.get("regional"):
+                row.outcome = Outcome(None, unread)
             if row.outcome is None:
                 try:
                     row.job = self._job(maps, row, annotated)
@@ -118,28 +125,41 @@ class Judge:
     def _job(self, maps: Maps, row: Row, annotated: Region | None) -> Job | None:
         import torch
 
-        found, spec = row.found, SCORES[row.call.name]
-        bound = maps.ready.bound(maps.classifier, found.call, found.target)
-        raw = Raw(torch.from_numpy(found.raw), found.notes, Passes())
-        case = case_of(bound, row.call, maps.pixels, torch.from_numpy(maps.ready.logits), raw, annotated)
-        if row.control is None:
-            return Job(case, row.call)
-        if row.control == "seed" and not seeded(found.call):
+        found, control, draw = row.found, row.control, row.draw
+        if control == "seed" and not seeded(found.call):
             return None
-        if spec.traits["judges"] == "pool":
-            return Job(case, row.call, maps.control(row.control, found.call, found.target))
-        drawn = maps.drawn(row.control, found.call, found.target, case.raw, row.draw)
-        return Job(replace(case, raw=drawn, notes={}), row.call)
+        judges = SCORES[row.call.name].traits["judges"]
+        place = found.call.expression, found.target, *(row.call.parameters[k] for k in SEEN)
+
+        def own() -> Case:
+            bound = maps.ready.bound(maps.classifier, found.call, found.target)
+            raw = Raw(torch.from_numpy(found.raw), found.notes, Passes())
+            return case_of(bound, row.call, maps.pixels, torch.from_numpy(maps.ready.logits), raw, annotated)
+
+        case = maps.case(place, own)
+        if control is None:
+            return Job(case, row.call)
+        if judges == "grid" and control in ("edges", "other", "seed"):  # all of another image
+            if control == "other":
+                raise InputError("three quarters of the grid are other pictures already")
+            call = reseeded(found.call) if control == "seed" else parse_call("edges")
+            return Job(replace(case, explainer=maps.ready.bound(maps.classifier, call, found.target)), row.call)
+        if judges in ("pool", "grid"):
+            return Job(case, row.call, maps.control(control, found.call, found.target))
+
+        def controlled() -> Case:
+            drawn = maps.drawn(control, found.call, found.target, case.raw, draw)
+            return replace(case, raw=drawn, notes={})
+
+        return Job(maps.case((*place, control, draw), controlled), row.call)
 
     # -- what is kept ------------------------------------------------------------------------------------------
 
     def _key(self, classifier: Classifier, ready: Ready, row: Row) -> str:
         """Of the score's cell: one for all calls that judge the same map in the same way."""
-        p, s = row.found.call.parameters, row.call.parameters
-        seen = {k: p[k] if s[k] == "method" else s[k] for k in SEEN}
-        method = replace(row.found.call, parameters={**p, **seen})
-        score = replace(row.call, parameters={**s, **dict.fromkeys(SEEN, "method")})
-        calls = [method, score, *([Call("control", row.control, 1, {})] if row.control else [])]
+        seen = seen_by(row.call, row.found.call.parameters)
+        score = replace(row.call, parameters={**row.call.parameters, **seen})
+        calls = [row.found.call.raw(), score, *([Call("control", row.control, 1, {})] if row.control else [])]
         width = self.width[classifier.id]
         return ready.cell(classifier, row.found.target, *calls, width=width).key
 
@@ -174,7 +194,7 @@ class Judge:
             values = _means(controls)
             if controls and not seeded(own.found.call):
                 judges = SCORES[own.call.name].traits["judges"]
-                values["seed"] = outcome.value if judges == "map" else None  # another seed changes nothing
+                values["seed"] = outcome.value if judges in ("map", "grid") else None  # another seed changes nothing
             floor = values.get(SCORES[own.call.name].traits.get("floor", "shuffle"))
             record.scores[short(own.call)] = ScoreInfo(
                 key=self._key(classifier, ready, own),
@@ -195,51 +215,6 @@ class Judge:
                 expression, target = own.found.call.expression, own.found.target
                 self.tally.failures.append(Failure(source.name, "score", message, classifier.name, expression, target))
 
-    def _write_similarities(self, classifier: Classifier, ready: Ready, part: Sequence[Found]) -> None:
-        maps = self.maps(classifier, ready)
-        for target in dict.fromkeys(found.target for found in part):
-            same = [found for found in part if found.target == target]
-            maps_shown = [shown(found, found.raw) for found in same]
-            for i, a in enumerate(same):
-                for j in range(i + 1, len(same)):
-                    for call in self.judging.similarities:
-                        info = self._similarity(maps, call, a, same[j], maps_shown[i], maps_shown[j])
-                        if a.result:
-                            a.result[0].similarities.append(info)
-
-    def _similarity(self, maps: Maps, call: Call, a: Found, b: Found, left: Any, right: Any) -> SimilarityInfo:
-        import torch
-
-        value, reason = compare(call, left, right)
-        controls: dict[str, float | None] = {}
-        ceiling = None
-        if self.judging.calibrate is not False:
-            for name in CONTROLS:
-                try:
-                    if name == "seed":
-                        retests = [_retest(maps, call, found, own) for found, own in ((a, left), (b, right))]
-                        known = [r for r in retests if r is not None]
-                        ceiling = sum(known) / len(known) if len(known) == len(retests) else None
-                        continue
-                    control = maps.control(name, b.call, b.target)(torch.from_numpy(b.raw), 0)
-                    controls[name] = compare(call, left, shown(b, control.numpy()))[0]
-                except AttrsensError:
-                    controls[name] = None
-        floor = controls.get(spec_of(call).traits.get("floor", "phase"))
-        return SimilarityInfo(
-            name=short(call),
-            value=value,
-            to=b.result[0].key if b.result else "",
-            role="pair",
-            floor=floor,
-            ceiling=ceiling,
-            definition=definition(call, a.call, a.target),
-            direction=spec_of(call).traits["direction"],
-            reason=reason,
-            rescaled=rescaled(call, value, floor),
-            controls=controls,
-        )
-
 
 def case_of(
     bound: Explainer, call: Call, pixels: Tensor, logits: Tensor, raw: Raw, annotated: Region | None = None
@@ -250,25 +225,16 @@ def case_of(
         bound: the method.
         call: the score; its `sign` and `reduce` say which map is judged.
     """
-    seen = {k: str(bound.complete()[k] if call.parameters[k] == "method" else call.parameters[k]) for k in SEEN}
+    seen = seen_by(call, bound.complete())
     heatmap = raw.map.detach().float().cpu()
-    sign = "signed" if seen["sign"] == "abs_sample" else seen["sign"]  # the method itself has taken it
-    return Case(bound, pixels, logits.cpu(), heatmap, raw.notes, annotated, sign, seen["reduce"])
+    return Case(bound, pixels, logits.cpu(), heatmap, raw.notes, annotated, seen["sign"], seen["reduce"])
 
 
-def compare(call: Call, a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[float | None, str | None]:
-    """(similarity of two maps, None), or (None, why there is none)."""
-    spec = spec_of(call)
-    if a.shape != b.shape:
-        return None, f"the maps differ in shape: {a.shape} and {b.shape}"
-    parameters = {h.name: call.parameters[h.name] for h in spec.own()}
-    value = float(spec.function(a[None], b[None], **parameters)[0, 0])
-    if math.isfinite(value):
-        return value, None
-    from attrsens.similarity import why_not
-
-    reasons = [reason for heatmap in (a, b) for reason in why_not(call.name, heatmap[None], **parameters) if reason]
-    return None, reasons[0] if reasons else "not a finite number"
+def seen_by(call: Call, method: Mapping[str, object]) -> dict[str, str]:
+    """The sign and reduction of the map that a score judges, given the method's parameters: what is done to the raw
+    map, so that sign=abs_sample, which the method itself has taken, is signed here."""
+    seen = {k: str(method[k] if call.parameters[k] == "method" else call.parameters[k]) for k in SEEN}
+    return seen | ({"sign": "signed"} if seen["sign"] == "abs_sample" else {})
 
 
 def judge(
@@ -301,24 +267,13 @@ def judge(
 
 def _means(rows: Sequence[Row]) -> dict[str | None, float | None]:
     """The value of each control, averaged over its draws; None where every draw has none."""
-    values: dict[str | None, list[float]] = {}
+    values: dict[str | None, list[float | None]] = {}
     for row in rows:
-        known = [row.outcome.value] if row.outcome and row.outcome.value is not None else []
-        values.setdefault(row.control, []).extend(known)
-    return {name: sum(found) / len(found) if found else None for name, found in values.items()}
+        values.setdefault(row.control, []).append(row.outcome.value if row.outcome else None)
+    return {name: mean_of(found) for name, found in values.items()}
 
 
 def shown(found: Found, raw: NDArray[np.float32]) -> NDArray[np.float32]:
     """The map as the method's own sign and reduction show it."""
     p = found.call.parameters
     return np.asarray(finish(raw, str(p["sign"]), str(p["reduce"])), np.float32)
-
-
-def _retest(maps: Maps, call: Call, found: Found, own: NDArray[np.float32]) -> float | None:
-    """Similarity of a map to that of another seed."""
-    if not seeded(found.call):
-        return compare(call, own, own)[0]
-    import torch
-
-    again = maps.control("seed", found.call, found.target)(torch.from_numpy(found.raw), 0)
-    return compare(call, own, shown(found, again.numpy()))[0]

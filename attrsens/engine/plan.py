@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from attrsens.engine.cell import Call
 from attrsens.engine.compute import Computed, Marks, Ready, Tally, cell_of, explainer
 from attrsens.engine.inputs import class_of
@@ -180,7 +182,8 @@ def _judging_cost(
     marks: Marks,
     memo: dict[str, Computed],
 ) -> PassInfo:
-    """The passes of the scores of one image: they run, on invented maps, with passes that are counted."""
+    """The passes of the scores and similarities of one image: they run, on invented maps, with passes that are
+    counted. `memo`: maps that images whose class is known share, such as those of the other picture."""
     import torch
 
     from attrsens.engine.judge import Judge
@@ -191,19 +194,22 @@ def _judging_cost(
     pixels = Stream(0, image.sha256, "dry").uniform([0], size)[0]
     known = entry.arrays["logits"] if entry else None
     classes = [t or 0 for t in dict.fromkeys(targets)]
-    logits = known if known is not None else Stream(0, "", "dry").normal([0], (max(classes) + 2,))[0]
+    logits = known if known is not None else np.eye(max(classes) + 2, dtype=np.float32)[classes[0]]
     tally = Tally()
     judge = Judge(judging, {classifier.id: width_of(request, classifier)}, store if known is not None else None, tally)
     judge.dry, judge.memo = True, memo
     part = []
     for target in classes:
         for call in request.calls:
-            shape_of = explainer(classifier, call, target, dry=True).raw(torch.from_numpy(pixels)).map.shape
+            try:
+                shape_of = explainer(classifier, call, target, dry=True).raw(torch.from_numpy(pixels)).map.shape
+            except AttrsensError:  # will be a failure of this image
+                continue
             raw = Stream(0, f"{image.sha256} {target} {call.expression}", "dry").normal([0], tuple(shape_of))[0]
             part.append(Found(None, call, target, raw, {}, PassInfo()))
     ready = Ready(image, pixels, logits, classes, None, marks=marks)
     judge.rows(classifier, ready, part)
-    if judging.across and judging.similarities:
+    if judging.similarities and (judging.across or len(request.calls) > 1):
         from attrsens.engine.compare import calibration
 
         maps = judge.maps(classifier, ready)

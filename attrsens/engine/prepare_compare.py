@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from attrsens.engine.agreement import of_pairs
+from attrsens.engine.baseline import check_names
 from attrsens.engine.changes import Erasure, changes
 from attrsens.engine.gates import quantities
 from attrsens.engine.metrics import Flags
@@ -32,9 +33,13 @@ def prepare_compare(
     metric_parameters: Flags = MappingProxyType({}),
     annotations: str | Path | None = None,
     calibrate: bool | None = None,
+    against: str | None = None,
     **options: Any,
 ) -> Prepared:
     """As `prepare`, for comparisons.
+
+    Args:
+        against: a baseline's path: it is something to compare with, so that one method and model will do.
 
     Raises:
         AttrsensError: see `compare`.
@@ -50,8 +55,12 @@ def prepare_compare(
     found = changes(levels, erasure, int(options.get("seed") or 0), noise_at)
     request = replace(prepared.request, changes=found, one_class=True)
     classifiers = request.classifiers
-    if len(request.calls) * len(classifiers) * (len(found) + 1) < 2:
-        raise AttrsensError("compare needs two of something: another --method or --model, --noise, or --erase")
+    if against is not None:
+        check_names({c.id: c.name for c in classifiers})
+    elif len(request.calls) * len(classifiers) * (len(found) + 1) < 2:
+        raise AttrsensError(
+            "compare needs two of something: another --method or --model, --noise, --erase, or --baseline"
+        )
     if len({c.id for c in classifiers}) < len(classifiers):
         raise AttrsensError("compare: a model is given twice")
     counts = {c.name: c.class_count for c in classifiers} if len(classifiers) > 1 else {}
@@ -69,5 +78,6 @@ def prepare_compare(
         "noise_seed": int(options.get("seed") or 0),
         "erase": erasure.name if erasure else None,
         "fill": erasure.fill if erasure else None,
+        "baseline": None,
     }
     return replace(prepared, request=request, config=config, command="compare", judging=judging)

@@ -115,7 +115,8 @@ class SimilarityInfo:
     """Similarity of the record's map to the map `to`.
 
     floor: to the matched control in its place (compare: the mean over either map's place); `controls` to each control.
-    ceiling: of both methods' maps to those of another seed, on average. rescaled, reason: as in scores.
+    ceiling: what two maps can reach at most whose methods draw: the geometric mean of their similarities to themselves
+    with another seed (of distances, the mean). rescaled, reason: as in scores.
     """
 
     name: str
@@ -144,9 +145,9 @@ class ScoreInfo:
     """A score of the record's map.
 
     floor: what the matched control reaches in the map's place; `controls` what each does. ceiling: what the same method
-    with another seed does. rescaled: (value - floor) / (best - floor), best the end of the score's range.
-    reason: why there is no value. details: further numbers of the same computation. passes: what the score costs by
-    itself, besides the map.
+    with another seed does; for scores of noisy copies, how far the map is from that one. rescaled: (value - floor) /
+    (best - floor), best the end of the score's range. reason: why there is no value. details: further numbers of the
+    same computation. passes: what the score costs by itself, besides the map.
     """
 
     key: str
@@ -198,8 +199,8 @@ class Aggregate:
 @dataclass
 class Comparison:
     """Two groups on the same images. `definition` says what difference, effect size and p are; p_holm is corrected for
-    the table that the row stands in; smallest_detectable is found with 80 % power at 5 %; `missing` images lack one of
-    the two values."""
+    the table of the row; smallest_detectable is found with 80 % power at 5 %; `missing` images lack one of the values.
+    verdict: moved, equivalent or cannot tell, of a change since a baseline held against `margin`; reason: of that."""
 
     quantity: str
     a: dict[str, Any]
@@ -214,12 +215,14 @@ class Comparison:
     missing: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     definition: str = ""
+    margin: float | None = None
+    verdict: str | None = None
+    reason: str | None = None
 
 
 @dataclass
 class Failure:
-    """An input or a cell without a result; `stage` is decode, label, annotation, erase, predict, compute or
-    score."""
+    """An input or a cell without a result; stage: decode, label, annotation, erase, predict, compute or score."""
 
     image: str
     stage: str

@@ -132,25 +132,32 @@ def interval(data: np.ndarray[Any, np.dtype[np.float64]], kind: Kind = "auto") -
 def correlations(records: Sequence[Record]) -> list[Aggregate]:
     """Pearson correlation over images of the negative distance to the boundary's map with every localisation score
     (BND; methods 4.11): one row for each model, method and pair of scores; n images, no interval."""
-    groups: dict[tuple[str, ...], tuple[dict[str, Any], list[tuple[float, float]]]] = {}
+    groups: dict[tuple[str, ...], tuple[dict[str, Any], list[tuple[float, float]], list[str]]] = {}
     for record in records:
         for name, score in record.scores.items():
-            if name.partition(":")[0] != "alignment" or score.value is None:
+            if name.partition(":")[0] != "alignment":
                 continue
             for other, place in record.scores.items():
-                if other.partition(":")[0] in LOCALISATION and place.value is not None:
-                    quantity = f"correlation(-{name}, {other})"
-                    group = _group(record)
-                    key = (quantity, *(repr(v) for v in group.values()))
-                    groups.setdefault(key, (group, []))[1].append((-score.value, place.value))
+                if other.partition(":")[0] not in LOCALISATION:
+                    continue
+                quantity, group = f"correlation(-{name}, {other})", _group(record)
+                key = (quantity, *(repr(v) for v in group.values()))
+                _, pairs, reasons = groups.setdefault(key, (group, [], []))
+                if score.value is None or place.value is None:
+                    reasons.append((score if score.value is None else place).reason or "no value")
+                else:
+                    pairs.append((-score.value, place.value))
     out = []
-    for (quantity, *_), (group, pairs) in groups.items():
-        a, b = np.asarray(pairs, np.float64).T
-        if len(pairs) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
-            reason = "fewer than three images" if len(pairs) < 3 else "one of them is the same on every image"
-            out.append(Aggregate(quantity, group, None, None, None, len(pairs), 0, {reason: 1}))
+    for (quantity, *_), (group, pairs, reasons) in groups.items():
+        a, b = np.asarray(pairs, np.float64).reshape(-1, 2).T
+        value, counts = None, {reason: reasons.count(reason) for reason in reasons}
+        if len(pairs) < 3:
+            counts["fewer than three images"] = 1
+        elif np.ptp(a) == 0 or np.ptp(b) == 0:
+            counts["one of them is the same on every image"] = 1
         else:
-            out.append(Aggregate(quantity, group, float(np.corrcoef(a, b)[0, 1]), None, None, len(pairs), 0, {}))
+            value = float(np.corrcoef(a, b)[0, 1])
+        out.append(Aggregate(quantity, group, value, None, None, len(pairs), len(reasons), counts))
     return out
 
 

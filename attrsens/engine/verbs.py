@@ -131,13 +131,13 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
         widths = {c.id: width_of(request, c) for c in request.classifiers}
         judge = Judge(prepared.judging, widths, prepared.store, tally)
     parts = run(request, prepared.store, tally, judge)
-    total = len(request.sources) * len(request.classifiers)
-    if judge and prepared.judging and prepared.judging.across:
+    size = len(request.views) if prepared.judging and prepared.judging.across else 1  # views whose maps are compared
+    total = len(request.sources) * len(request.views) // size
+    if judge:
         from attrsens.engine.compare import Comparer
 
         comparer = Comparer.around(judge)
-        parts = comparer.grouped(run(request, prepared.store, tally, comparer), len(request.views))
-        total = len(request.sources)
+        parts = comparer.grouped(run(request, prepared.store, tally, comparer), size)
     results: list[Result] = []
     records = []
     done, passes = 0, 0

@@ -55,6 +55,7 @@ class Classifier:
         passes: counts since this object (or view) was made; an image of a smoothed network counts once a noisy copy.
         architecture, layout: what was loaded, in words, where it was loaded from a name or file.
         probe: tries, in one pass, whether a wrapper has anything to do; None where that is no question.
+        reload: loads it anew, with another `fold`; None for a module that was handed over.
     """
 
     def __init__(
@@ -92,11 +93,11 @@ class Classifier:
         self.sha256: str | None = None
         self.architecture, self.layout = type(module).__name__, ["a module in memory"]
         self.source: str | None = None
+        self.reload: Callable[..., Classifier] | None = None
         self.probe: Callable[[], None] | None = None
         self.memo: dict[str, Any] = {}  # what was once learned of the network, for all its views
         self.passes = Passes()
-        module = copied(module, self.name) if copy_module else module
-        self._net = module.eval().requires_grad_(False).to(self.device)
+        self._net = (copied(module, self.name) if copy_module else module).eval().requires_grad_(False).to(self.device)
         convs = any(isinstance(m, nn.Conv2d) for m in self._net.modules())
         sizes = batch_sizes(self.device.type, batch)
         self._copies: list[Any] = [m for m in self._net.modules() if hasattr(m, "copies") and hasattr(m, "chunk")]
@@ -105,9 +106,8 @@ class Classifier:
         sizes = (max(1, sizes[0] // self.copies), max(1, sizes[1] // self.copies))
         self._clamps = self.preprocess.clamp and not self._copies
         self._shared = _Shared(*sizes, form=None if fold and convs else Form())
-        shape = (-1, 1, 1)
-        self._mean = torch.tensor(self.preprocess.mean, device=self.device).reshape(shape)
-        self._std = torch.tensor(self.preprocess.std, device=self.device).reshape(shape)
+        numbers = (self.preprocess.mean, self.preprocess.std)
+        self._mean, self._std = (torch.tensor(v, device=self.device).reshape(-1, 1, 1) for v in numbers)
 
     # -- views ---------------------------------------------------------------------------------------------------
 

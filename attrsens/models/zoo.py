@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrsens.errors import AttrsensError, unknown
 from attrsens.images import Preprocess
@@ -215,6 +215,9 @@ def load(
     classifier.sha256 = found.sha256
     classifier.architecture, classifier.layout = found.architecture.split("\n")[0], found.layout
     classifier.source = str(found.source) if found.source else None
+    again: dict[str, Any] = {"arch": arch, "preprocess": preprocess, "classes": classes, "sha256": sha256}
+    again |= {"device": device, "precision": precision, "batch": batch, "cache": cache, "cache_dir": cache_dir}
+    classifier.reload = partial(load, model, offline=offline, **again)
     asked = [spec for spec, _ in map(MODEL_WRAPPERS.parse, wrappers) if spec.traits.get("probe")]
     if asked:
         net = asked[0].function(core_of(classifier.network), steps)

@@ -144,6 +144,15 @@ class Case:
         """The map that is judged: (H, W), or (C, H, W) with reduce=none. Float32 on the CPU."""
         return self.finish(self.raw)
 
+    @cached_property
+    def order(self) -> Tensor:
+        """(H W,) the pixels from the largest value of the map (the mean of its channels) to the smallest; equal ones by
+        position."""
+        import torch
+
+        plane = self.map if self.map.dim() == 2 else self.map.mean(0)
+        return torch.argsort(plane.flatten(), descending=True, stable=True)
+
     def finish(self, raw: Tensor) -> Tensor:
         """A raw map with the score's sign and reduction."""
         found: Tensor = finish(raw, self.sign, self.reduce)

@@ -78,7 +78,8 @@ def alignment(
     if int(case.logits.argmax()) != case.target:
         raise NoValue("the class is not the one that the network predicts, whose boundary is sought")
     name = to if to != "auto" else "big" if method == "ig" else "bsm"
-    settings = {"output": case.method_output, "space": case.space, "sign": str(e.complete()["sign"])}
+    sign = "abs_sample" if e.complete()["sign"] == "abs_sample" else "signed"  # abs comes after, as the score says
+    settings = {"output": case.method_output, "space": case.space, "sign": sign}
     settings |= {k: str(v) for k, v in (("search", search), ("search_steps", search_steps)) if k in SEARCH[name]}
     if name == "bsm":
         settings["normal"] = normal
@@ -93,7 +94,7 @@ def alignment(
     own, other = case.map.double(), boundary.double()
     bound = None
     distance = notes.get("distance")
-    gradient = method == "grad" and not e.wrappers and e.complete()["sign"] == case.sign == "signed"
+    gradient = method == "grad" and not e.wrappers and sign == case.sign == "signed"
     if gradient and name == "bsm" and case.reduce == "none":
         here = own
         if normal == "diff":  # the same function on both sides

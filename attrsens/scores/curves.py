@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[np.float64]
 
+BOUNDED = {"output": "prob"}  # the range is of probabilities
 FILLS = ("mean", "black", "grey", "white", "blur")
 
 Fill = Annotated[
@@ -63,6 +64,7 @@ Output = Annotated[
     cost="pixels / step F; 28 F by default",
     judges="map",
     floor="phase",
+    bounded=BOUNDED,
 )
 def insertion(
     case: Case, *, fill: Fill = "mean", step: Step = 0, auc: Area = "raw", output: Output = "prob"
@@ -92,6 +94,7 @@ def insertion(
     cost="pixels / step F; 28 F by default",
     judges="map",
     floor="phase",
+    bounded=BOUNDED,
 )
 def deletion(case: Case, *, fill: Fill = "mean", step: Step = 0, auc: Area = "raw", output: Output = "prob") -> Answers:
     """How soon the class goes when pixels are hidden in the order of the map.
@@ -119,6 +122,7 @@ def deletion(case: Case, *, fill: Fill = "mean", step: Step = 0, auc: Area = "ra
     cost="2 pixels / step - 1 F; 55 F by default, and none beside insertion and deletion",
     judges="map",
     floor="phase",
+    bounded=BOUNDED,
 )
 def srg(case: Case, *, fill: Fill = "mean", step: Step = 0, auc: Area = "raw", output: Output = "prob") -> Answers:
     """Symmetric relevance gain: how much longer the class lasts if the least relevant pixels go first.
@@ -162,7 +166,7 @@ class _Course:
         flat = heatmap.flatten()
         if bool((flat == flat[0]).all()):
             raise NoValue("the map is constant and ranks no pixel before another")
-        order = torch.argsort(flat, descending=True, stable=True)
+        order = case.order
         rank = torch.empty_like(order)
         rank[order] = torch.arange(len(order))
         step = step or -(-len(order) // 28)

@@ -30,7 +30,7 @@ Place = tuple[slice, slice]
     range=(0.0, 1.0),
     source="Rao et al. 2022, Eq. 2; science S-7",
     cost="10 F + 1 x method, on a grid",
-    judges="pool",
+    judges="grid",
     floor="shuffle",
 )
 def grid_pointing(

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attrsens.engine.inference.intervals import FEWEST, RESAMPLES, SEED, Floats, Interval, quantile
+from attrsens.engine.inference.intervals import FEWEST, RESAMPLES, SEED, Floats, Interval, quantile, resampled
 
 FEWEST_SEEDS = 3
 DEFINITION = (
     "mean over seeds and images; interval: bootstrap over seeds and over images, the spread of k seeds widened by "
-    "sqrt(k / (k - 1)) t(k - 1) / z"
+    "sqrt(k / (k - 1)) t(df) / z, df = k - 1, or Welch's for two regimes"
 )
 Table = Sequence[Sequence[float | None]]
 
@@ -74,27 +74,31 @@ def cluster_bootstrap(
         reason = "all numbers are equal"
     if reason is not None:
         return Clustered(estimate, None, apart, None, seeds, n, missing, reason)
-    generator = np.random.default_rng(seed)
-    means = estimate + _draw(columns, resamples, generator)
-    for table in tables:
-        means += _widening(len(table), level) * _draw(table.mean(1), resamples, generator)
+    of_seeds = [table.mean(1) for table in tables]
+    by_seeds = [_draw(values, resamples, [seed, i + 1]) for i, values in enumerate(of_seeds)]
+    means = estimate + _draw(columns, resamples, [seed, 0]) + _widening(of_seeds, level) * np.sum(by_seeds, 0)
     low, high = (float(q) for q in np.quantile(means, [(1 - level) / 2, (1 + level) / 2]))
     beyond = None if b is None or apart is None else abs(estimate) > apart and not low <= 0 <= high
     return Clustered(estimate, (low, high), apart, beyond, seeds, n, missing)
 
 
-def _draw(values: Floats, resamples: int, generator: np.random.Generator) -> Floats:
+def _draw(values: Floats, resamples: int, seed: Sequence[int]) -> Floats:
     """Means of resamples of k values, less the mean of all, brought to the variance s^2 / k."""
     k = len(values)
-    counts = generator.multinomial(k, np.full(k, 1 / k), size=resamples)
-    return np.asarray(counts @ (values - values.mean()) / k * np.sqrt(k / (k - 1)), np.float64)
+    gaps = (values - values.mean()) / np.sqrt(k * (k - 1))
+    return np.concatenate([gaps @ counts for counts in resampled(k, resamples, seed)])
 
 
-def _widening(k: int, level: float) -> float:
-    """How much wider than a normal interval one with a variance from k numbers is."""
+def _widening(of_seeds: Sequence[Floats], level: float) -> float:
+    """How much wider than a normal interval one is whose variance comes from so few numbers (Welch 1947 for two)."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(k - 1, (1 + level) / 2)) / quantile(level)
+    variances = np.asarray([values.var(ddof=1) / len(values) for values in of_seeds])
+    if not variances.any():
+        return 1.0
+    shares = variances / variances.sum()
+    df = 1 / sum(share**2 / (len(values) - 1) for share, values in zip(shares, of_seeds, strict=True))
+    return float(stdtrit(df, (1 + level) / 2)) / quantile(level)
 
 
 def _apart(tables: Sequence[Floats]) -> float | None:

@@ -1,6 +1,6 @@
 """Intervals of a mean over independent images, which also hold on skewed, bounded and 0/1 data.
 
-Coverage reached: docs/statistics.md, written by `python docs/statistics.py`.
+Coverage reached: docs/statistics.md, written by `python docs/simulations.py`.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def difference_of_hits(differences: Floats, level: float = 0.95) -> Interval:
     return max(-1.0, centre - half), min(1.0, centre + half)
 
 
-def resampled(n: int, resamples: int, seed: int) -> Iterator[Floats]:
+def resampled(n: int, resamples: int, seed: int | Sequence[int]) -> Iterator[Floats]:
     """How often each of n numbers is in each resample, in blocks of shape (n, a part of the resamples)."""
     generator = np.random.default_rng(seed)
     block = max(1, CHUNK // n)
