@@ -27,8 +27,7 @@ class ImageInfo:
 
 @dataclass
 class PredictionInfo:
-    """What the model says of a changed input: its top class; probability and rank of the class that is explained, as in
-    TargetInfo; flipped: the top class is another than before."""
+    """A changed input: its top class, the explained class's probability and rank; flipped: the top is another."""
 
     top: int
     label: str | None
