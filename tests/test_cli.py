@@ -858,7 +858,10 @@ def test_a_folder_or_pattern_that_holds_nothing_is_exit_5(item, message, run_cli
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["list", "method"], "unknown list 'method'; did you mean 'methods'? lists: methods, metrics, models, samples"),
+        (
+            ["list", "method"],
+            "unknown list 'method'; did you mean 'methods'? lists: methods, metrics, models, presets, samples",
+        ),
         (["list"], "Missing argument"),
         (["explode"], "No such command 'explode'."),
         (["cache", "wipe"], "No such command 'wipe'."),

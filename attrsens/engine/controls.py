@@ -15,7 +15,6 @@ from attrsens.engine.report import PassInfo
 from attrsens.engine.store import Store
 from attrsens.errors import InputError
 from attrsens.explainer import Raw
-from attrsens.models.batches import Passes
 from attrsens.scores._case import Case
 from attrsens.seeds import Stream
 from attrsens.spec import Value
@@ -108,6 +107,8 @@ class Maps:
         """The raw map of a call on this image or another, from memory, from the store, or computed: searches and
         optimisers in a batch of one, since a wider one would be filled up with copies."""
         import torch
+
+        from attrsens.models.batches import Passes
 
         f = self.classifier
         cell = ready.cell(f, target, call, width=1)

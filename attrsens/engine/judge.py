@@ -21,7 +21,6 @@ from attrsens.engine.store import Store
 from attrsens.errors import AttrsensError, InputError
 from attrsens.explainer import Explainer, Raw
 from attrsens.heatmaps import finish
-from attrsens.models.batches import Passes
 from attrsens.regions import Region
 from attrsens.scores._case import Case
 from attrsens.spec import SCORES
@@ -124,6 +123,8 @@ class Judge:
 
     def _job(self, maps: Maps, row: Row, annotated: Region | None) -> Job | None:
         import torch
+
+        from attrsens.models.batches import Passes
 
         found, control, draw = row.found, row.control, row.draw
         if control == "seed" and not seeded(found.call):
