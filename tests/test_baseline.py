@@ -322,6 +322,14 @@ def test_nothing_in_common_fails_the_gate(kept: Path) -> None:
     assert [gate.passed for gate in report.gates] == [False]
 
 
+def test_no_common_map_fails_the_gate_though_predictions_agree(kept: Path) -> None:
+    _, report = ran(toy(), pictures(8), ["gi"])
+    found = baseline.check(report, kept)
+    assert (found.explanations, found.predictions) == ("cannot tell", "equivalent")
+    assert [(g.expression, g.passed) for g in report.gates][-1] == ("baseline.l2", False)
+    assert all(g.passed for g in report.gates[:-1])
+
+
 def test_one_image_is_enough_for_what_it_shows(first: tuple[Prepared, Report], tmp_path: Path) -> None:
     _, report = ran(toy(), pictures(8)[:1])
     path = tmp_path / "one.json"
