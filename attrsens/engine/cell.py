@@ -47,7 +47,7 @@ class Call:
     @cached_property
     def identity(self) -> dict[str, object]:
         """What the key is made of: a file stands for its content, not for its name."""
-        specs = [registry[self.name] for registry in REGISTRIES if registry.kind == self.kind]
+        specs = [r[self.name] for r in REGISTRIES if r.kind == self.kind and self.name in r]
         files = {h.name for spec in specs for h in spec.hypers if h.type is Path}
         values = {k: _content(str(v)) if k in files and v else v for k, v in self.parameters.items()}
         data = {"kind": self.kind, "name": self.name, "version": self.version, "parameters": values}
