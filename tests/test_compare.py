@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from attrsens.engine.compare import FREE
 from attrsens.engine.inputs import Source
 from attrsens.engine.plan import plan
 from attrsens.engine.prepare_compare import USUAL, prepare_compare
-from attrsens.engine.report import Report, json_schema, to_json
+from attrsens.engine.report import Record, Report, json_schema, to_json
 from attrsens.methods.controls import scrambled
 from attrsens.seeds import Stream
 from attrsens.spec import SIMILARITIES
@@ -494,6 +495,49 @@ def test_differences_are_paired_and_holm_is_over_a_quantity(wide: Report) -> Non
         assert (c.a["noise"], c.a["to"]["noise"]) == (0.0, 0.1)
     flips = [c for c in wide.comparisons if c.quantity == "label_flip"]
     assert [(c.a["model"], c.b["model"]) for c in flips] == [("smallnet", "twin")]
+
+
+def without(report: Report, *lost: tuple[int, str, str]) -> list[Record]:
+    """The records but those of (image, model, method), and what the others say of them."""
+    images = list(dict.fromkeys(r.image.sha256 for r in report.records))
+    gone = {(images[image], model, method) for image, model, method in lost}
+    out = [r for r in report.records if (r.image.sha256, r.model.name, r.method.name) not in gone]
+    keys = {(r.image.sha256, r.key) for r in out}
+    return [replace(r, similarities=[s for s in r.similarities if (r.image.sha256, s.to) in keys]) for r in out]
+
+
+def test_a_map_that_the_first_image_lacks_changes_no_question(wide: Report) -> None:
+    def asked(records: list[Record]) -> set[frozenset[str]]:
+        rows = Tables(records, wide.records[0].method.expression).comparisons()
+
+        def side(group: dict[str, object]) -> frozenset[str]:
+            to = group.get("to")
+            return frozenset(repr(g) for g in ({k: v for k, v in group.items() if k != "to"}, to) if g)
+
+        return {frozenset([c.quantity, repr(sorted(side(c.a))), repr(sorted(side(c.b)))]) for c in rows}
+
+    assert asked(without(wide, (0, "twin", "grad"))) == asked(wide.records)
+    assert asked(without(wide, (0, "smallnet", "grad"))) == asked(wide.records)
+
+
+def test_agreement_is_over_the_same_methods_on_every_image(wide: Report) -> None:
+    rows = Tables(without(wide, (2, "twin", "gi"))).aggregates()
+    of = {
+        (a.group["model"], a.group["method"]): a
+        for a in rows
+        if a.quantity == "agreement (spearman)" and not a.group["noise"]
+    }
+    assert {key: (a.n, a.missing) for key, a in of.items() if key[0] == "twin"} == {
+        ("twin", method): (7, 1) for _, method in of
+    }
+    assert all(a.n == 8 for key, a in of.items() if key[0] == "smallnet")
+
+
+def test_the_agreement_of_two_methods_is_not_compared_with_itself(wide: Report) -> None:
+    records = without(wide, *((i, model, "sg") for i in range(8) for model in ("smallnet", "twin")))
+    found = [c for c in Tables(records).comparisons() if c.quantity == "agreement (spearman)"]
+    assert len(found) == 4 + 4  # of models, of noise
+    assert all(c.a["expression"] == c.b["expression"] for c in found)
 
 
 def test_models_of_one_name_are_told_apart_by_their_ids() -> None:

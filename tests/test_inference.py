@@ -386,6 +386,15 @@ def test_two_regimes_differ_more_than_their_seeds_or_not() -> None:
     assert clear.seeds == (5, 5)
 
 
+def test_skewed_seeds_of_the_second_regime_count_against_it() -> None:
+    images = np.linspace(-0.01, 0.01, 8)
+    skewed = np.asarray([0.0, 0.0, 0.0, 10.0])[:, None] + images
+    low, high = cluster_bootstrap(np.zeros((4, 8)).tolist(), skewed.tolist()).ci95
+    assert -2.5 - low > 1.3 * (high + 2.5)  # the long arm is on the side of the seed that stands out
+    other, above = cluster_bootstrap(skewed.tolist(), np.zeros((4, 8)).tolist()).ci95
+    assert (low, high) == pytest.approx((-above, -other), abs=0.2)
+
+
 def test_too_few_seeds_or_images_have_no_interval() -> None:
     rows = draws(40).reshape(4, 10).tolist()
     assert cluster_bootstrap(rows[:2]).reason == "fewer than 3 training seeds"

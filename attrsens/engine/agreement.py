@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -13,9 +14,10 @@ from attrsens.engine.stats import Sample, comparisons, summary
 from attrsens.spec import METHODS, WRAPPERS, Registry, Value, split_expression, write_expression
 
 Place = tuple[str, float, str | None, str]  # model id, noise, erased, method expression
-RESCALED, FLOOR, CEILING = " (rescaled)", " (floor)", " (ceiling)"
+AGREEMENT, RESCALED, FLOOR, CEILING = "agreement (", " (rescaled)", " (floor)", " (ceiling)"
 FLIP, CHANGE = "label_flip", "probability_change"
 ABSENT = "there is no map"
+PARTIAL = "it cannot be compared with all of the other methods"
 
 
 @dataclass
@@ -43,9 +45,11 @@ class Tables:
 
     Args:
         records: of all images.
+        first: the method that was named first; without it, that of the first record.
     """
 
-    def __init__(self, records: Sequence[Record]) -> None:
+    def __init__(self, records: Sequence[Record], first: str | None = None) -> None:
+        self.first = first or (records[0].method.expression if records else "")
         self.images = list(dict.fromkeys(record.image.sha256 for record in records))
         self.records: dict[Place, Record] = {}
         for record in records:
@@ -93,19 +97,21 @@ class Tables:
         ]
 
     def agreement(self) -> Iterator[Row]:
-        """For every place the mean, over the other methods of its model and input, of the rescaled similarity."""
+        """For every place the mean, over the other methods of its model and input, of the rescaled similarity. Only
+        images that have it with all methods that any image has it with: every image means the same methods."""
         names = dict.fromkeys(row.quantity for row in self.rows.values() if len(row.at) == 2)
         for name in [n for n in names if n.endswith(RESCALED)]:
-            found: dict[Place, dict[str, list[float]]] = {}
+            found: dict[Place, list[dict[str, float]]] = {}
             for row in self.rows.values():
-                if row.quantity == name and row.at[0][:3] == row.at[1][:3]:
-                    for image, value in row.means().items():
-                        for place in row.at:
-                            found.setdefault(place, {}).setdefault(image, []).append(value)
+                if row.quantity == name and row.values and row.at[0][:3] == row.at[1][:3]:
+                    for place in row.at:
+                        found.setdefault(place, []).append(row.means())
             for place in sorted(found, key=self.order.__getitem__):
-                row = Row(f"agreement ({name.removesuffix(RESCALED)})", (place,))
-                for image, values in found[place].items():
-                    row.add(image, sum(values) / len(values))
+                row = Row(f"{AGREEMENT}{name.removesuffix(RESCALED)})", (place,))
+                for image in self.images:
+                    values = [others[image] for others in found[place] if image in others]
+                    whole = len(values) == len(found[place])
+                    row.add(image, sum(values) / len(values) if whole else None, PARTIAL)
                 yield row
 
     def sample(self, row: Row) -> Sample:
@@ -136,11 +142,17 @@ class Tables:
         for row in [*self.rows.values(), *self.agreement()]:
             if not row.quantity.endswith((FLOOR, CEILING)):
                 by_quantity.setdefault(row.quantity, []).append(row)
-        out, first = [], next(iter(self.records), ("", 0.0, None, ""))[3]
-        for rows in by_quantity.values():
+        out = []
+        for quantity, rows in by_quantity.items():
             numbers = [self.sample(row) for row in rows]
-            pairs = combinations(range(len(rows)), 2)
-            out += comparisons((numbers[i], numbers[j]) for i, j in pairs if _comparable(rows[i].at, rows[j].at, first))
+            pairs = [
+                (i, j) for i, j in combinations(range(len(rows)), 2) if _comparable(rows[i].at, rows[j].at, self.first)
+            ]
+            if quantity.startswith(AGREEMENT):  # that of two methods is one number, equal to itself
+                sizes = Counter(row.at[0][:3] for row in rows)
+                views = [row.at[0][:3] for row in rows]
+                pairs = [(i, j) for i, j in pairs if views[i] != views[j] or sizes[views[i]] > 2]
+            out += comparisons((numbers[i], numbers[j]) for i, j in pairs)
         return out
 
     def group(self, *at: Place) -> dict[str, Any]:
@@ -186,11 +198,11 @@ def _comparable(a: tuple[Place, ...], b: tuple[Place, ...], first: str) -> bool:
     if len(a) == 2:
         if a[0][0] != a[1][0] or b[0][0] != b[1][0]:
             return _cross(a, b, first)
-        if [p[1:] for p in a] == [p[1:] for p in b]:
+        if {p[1:] for p in a} == {p[1:] for p in b}:  # in any order: a map may lack on the first image
             return a[0][0] != b[0][0]  # the same pair in two models
         through = all(pair[0][3] == pair[1][3] for pair in (a, b))  # one method, clean against changed
-        clean = a[0][1:3] == (0.0, None)
-        return through and clean and a[0][0] == b[0][0] and [p[1:3] for p in a] == [p[1:3] for p in b]
+        inputs = {p[1:3] for p in a}
+        return through and (0.0, None) in inputs and a[0][0] == b[0][0] and inputs == {p[1:3] for p in b}
     (one,), (other,) = a, b
     model, change, method = one[0] != other[0], one[1:3] != other[1:3], one[3] != other[3]
     if model + change + method != 1:

@@ -207,7 +207,7 @@ def _tables(prepared: Prepared, records: list[Record]) -> tuple[list[Aggregate],
     if prepared.judging and prepared.judging.across:
         from attrsens.engine.agreement import Tables
 
-        tables = Tables(records)
+        tables = Tables(records, prepared.request.calls[0].expression)
         return tables.aggregates(), tables.comparisons()
     return (aggregates(records) if prepared.judging else []), []
 

@@ -76,7 +76,8 @@ def cluster_bootstrap(
         return Clustered(estimate, None, apart, None, seeds, n, missing, reason)
     of_seeds = [table.mean(1) for table in tables]
     by_seeds = [_draw(values, resamples, [seed, i + 1]) for i, values in enumerate(of_seeds)]
-    means = estimate + _draw(columns, resamples, [seed, 0]) + _widening(of_seeds, level) * np.sum(by_seeds, 0)
+    of_regimes = by_seeds[0] - by_seeds[1] if b is not None else by_seeds[0]
+    means = estimate + _draw(columns, resamples, [seed, 0]) + _widening(of_seeds, level) * of_regimes
     low, high = (float(q) for q in np.quantile(means, [(1 - level) / 2, (1 + level) / 2]))
     beyond = None if b is None or apart is None else abs(estimate) > apart and not low <= 0 <= high
     return Clustered(estimate, (low, high), apart, beyond, seeds, n, missing)
