@@ -371,6 +371,17 @@ def test_names_in_the_log_give_no_commands(run_cli, photos: Path, tmp_path: Path
     assert not any(command(line) for line in stderr.splitlines())
 
 
+def test_names_in_the_results_give_no_commands_lines_or_fields(run_cli, photos: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    (photos / "0.png").rename(photos / "##[error]a\tb.png")
+    (photos / "1.png").rename(photos / "x\n::error::b.png")
+    code, stdout, _ = run_cli("score", photos, *SCORE, "--out", tmp_path / "out")
+    assert code == 0
+    assert "##[" not in stdout
+    assert not any(command(line) for line in stdout.splitlines())
+    assert [line.count("\t") for line in stdout.splitlines()] == [7, 7, 7]
+
+
 # -- JUnit XML ---------------------------------------------------------------------------------------------------------
 
 
