@@ -97,7 +97,8 @@ def error(text: str) -> None:
 def note(text: str) -> None:
     """A line about what is going on, on stderr."""
     if sys.stderr is not None:
-        print(_visible(_no_command(text)), file=sys.stderr)
+        line = re.sub(r"[\n\v\f\r]+", " ", text)
+        print(_visible(_no_command(line)), file=sys.stderr)
 
 
 def _no_command(text: str) -> str:
