@@ -23,7 +23,7 @@ from attrsens.engine.baseline_file import LIMIT
 from attrsens.engine.drift import Entry, cosine_distance, judge, match, mean_bounds, proportion_bounds, relative_l2
 from attrsens.engine.floor import Floor, noise_floor, threads
 from attrsens.engine.prepare import Prepared, prepare
-from attrsens.engine.report import Failure, Report, json_schema, to_data, to_json
+from attrsens.engine.report import Failure, Report, WrapperInfo, json_schema, to_data, to_json
 from attrsens.engine.verbs import execute
 from attrsens.errors import AttrsensError
 from attrsens.heatmaps import sketch, unsketch
@@ -230,6 +230,15 @@ def test_another_seed_and_a_new_parameter_are_the_same_call(first: tuple[Prepare
     both = [changed(e, seed=s) for e in mine for s in (1, 2)]
     assert not match(mine, both).pairs  # which of the two is not for guessing
     assert len(match(mine, mine + both).pairs) == 8  # the exact one
+
+
+def test_a_name_that_looks_like_a_wrapped_method_is_not_one(first: tuple[Prepared, Report]) -> None:
+    mine = entries(first[1])[:1]
+    wrapped = replace(mine[0].method, expression="grad+smooth", wrappers=[WrapperInfo("smooth", 1, {})])
+    posing = replace(mine[0].method, name="grad+smooth", expression="x")
+    found = match([replace(mine[0], method=posing)], [replace(mine[0], method=wrapped)])
+    assert not found.pairs
+    assert (len(found.before), len(found.after)) == (1, 1)
 
 
 # -- the whole ---------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from test_api import picture
 from toys import small
 
 import attrsens
+from attrsens.cli import console
 from attrsens.engine import gates
 from attrsens.engine.gates import Threshold, in_words, outcome, parse_gates, quantities, resolve
 from attrsens.engine.metrics import Judging, parse_metrics
@@ -369,6 +370,22 @@ def test_names_in_the_log_give_no_commands(run_cli, photos: Path, tmp_path: Path
     assert code == 3
     assert "##[" not in stderr
     assert not any(command(line) for line in stderr.splitlines())
+
+
+def test_a_note_is_one_line(capsys) -> None:
+    console.note("model m\n::error::pwn.safetensors")
+    assert capsys.readouterr().err == "model m ::error::pwn.safetensors\n"
+
+
+def test_names_in_the_results_give_no_commands_lines_or_fields(run_cli, photos: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    (photos / "0.png").rename(photos / "##[error]a\tb.png")
+    (photos / "1.png").rename(photos / "x\n::error::b.png")
+    code, stdout, _ = run_cli("score", photos, *SCORE, "--out", tmp_path / "out")
+    assert code == 0
+    assert "##[" not in stdout
+    assert not any(command(line) for line in stdout.splitlines())
+    assert [line.count("\t") for line in stdout.splitlines()] == [7, 7, 7]
 
 
 # -- JUnit XML ---------------------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def show(report: Report) -> None:
         interval = f"{c.ci95[0]:.3g} to {c.ci95[1]:.3g}" if c.ci95 else "-"
         name = c.quantity.removeprefix("baseline.")
         line = f"  {mean:>8}  95 % {interval:<20} n {c.n:<4} margin {c.margin:<8.3g} {c.verdict:<12} {name:<12} "
-        console.out(line + whose(c.b | {"report": None}) + (f" ({c.reason})" if c.reason else ""))
+        console.row(line + whose(c.b | {"report": None}) + (f" ({c.reason})" if c.reason else ""))
     console.out("")
 
 

@@ -112,7 +112,7 @@ def _show(report: Report, out: Path) -> None:
         console.out(says(quantity))
         for name, row in zip(labels([row.group for row in rows]), rows, strict=True):
             interval = f"{row.ci95[0]:.3g} to {row.ci95[1]:.3g}" if row.ci95 else "-"
-            console.out(f"  {_number(row.mean):>8}  95 % {interval:<20} n {row.n:<4} {name}")
+            console.row(f"  {_number(row.mean):>8}  95 % {interval:<20} n {row.n:<4} {name}")
         console.out("")
     _comparisons(report)
     since.show(report)
@@ -148,7 +148,7 @@ def _comparisons(report: Report) -> None:
             a, b = (_pair(side) for side in (c.a, c.b))
             interval = f"{c.ci95[0]:+.3g} to {c.ci95[1]:+.3g}" if c.ci95 else "-"
             p = f"{c.p_holm:.3g}" if c.p_holm is not None else "-"
-            console.out(f"  {c.difference:+8.3g}  95 % {interval:<20} p {p:<8} n {c.n:<4} {a}  minus  {b}")
+            console.row(f"  {c.difference:+8.3g}  95 % {interval:<20} p {p:<8} n {c.n:<4} {a}  minus  {b}")
         console.out("")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +26,13 @@ def out(text: str, end: str = "\n") -> None:
     """
     if sys.stdout is not None:
         _print(_visible(text), end)
+
+
+def row(*fields: str) -> None:
+    """One line of data on stdout, a tab between fields; no name in it starts another line or field, nor a command of
+    GitHub's, which reads stdout too."""
+    line = "\t".join(re.sub(r"[\t\n\v\f\r]+", " ", field) for field in fields)
+    out(_no_command(line))
 
 
 def _print(text: str, end: str = "\n") -> None:
@@ -89,9 +97,13 @@ def error(text: str) -> None:
 def note(text: str) -> None:
     """A line about what is going on, on stderr."""
     if sys.stderr is not None:
-        if os.environ.get("GITHUB_ACTIONS"):
-            text = text.replace("##[", "## [")  # where a name has it, GitHub would see a command in the log
-        print(_visible(text), file=sys.stderr)
+        line = re.sub(r"[\n\v\f\r]+", " ", text)
+        print(_visible(_no_command(line)), file=sys.stderr)
+
+
+def _no_command(text: str) -> str:
+    """Where a name has `##[`, GitHub would see a command in the log."""
+    return text.replace("##[", "## [") if os.environ.get("GITHUB_ACTIONS") else text
 
 
 def _visible(text: str) -> str:

@@ -27,4 +27,4 @@ def _show(report: Report, out: Path) -> None:
         t = record.target
         where = out / record.heatmap.png if record.heatmap.png else out / "report.json"
         label = t.label if t.label else "class"
-        console.out(f"{where}\t{record.method.title}\t{label} ({t.index})\t{t.probability:.3f}")
+        console.row(str(where), record.method.title, f"{label} ({t.index})", f"{t.probability:.3f}")

@@ -56,19 +56,17 @@ def score(
 def _show(report: Report, out: Path) -> None:
     """A line a score: image, method, class, score, value, floor, ceiling; then the means over images."""
     for record in report.records:
-        head = f"{record.image.path}\t{record.model.name}\t{record.method.title}\t{record.target.index}"
+        head = record.image.path, record.model.name, record.method.title, str(record.target.index)
         rows = [(name, s.value, s.floor, s.ceiling, s.reason) for name, s in record.scores.items()]
         rows += [(f"{s.name} to {s.to[:8]}", s.value, s.floor, s.ceiling, s.reason) for s in record.similarities]
         for name, value, floor, ceiling, reason in rows:
-            note = f"\t{reason}" if value is None and reason else ""
-            console.out(f"{head}\t{name}\t{_number(value)}\t{_number(floor)}\t{_number(ceiling)}{note}")
+            note = [reason] if value is None and reason else []
+            console.row(*head, name, _number(value), _number(floor), _number(ceiling), *note)
     many = len({record.image.sha256 for record in report.records}) > 1
     for row in report.aggregates if many else []:
         interval = f"{row.ci95[0]:.4g} to {row.ci95[1]:.4g}" if row.ci95 else "-"
-        console.out(
-            f"mean of {row.n}\t{row.group['model']}\t{row.group['method']}\t-\t{row.quantity}\t{_number(row.mean)}\t"
-            f"sd {_number(row.sd)}\t95 % {interval}"
-        )
+        whose = f"mean of {row.n}", row.group["model"], row.group["method"], "-", row.quantity
+        console.row(*whose, _number(row.mean), f"sd {_number(row.sd)}", f"95 % {interval}")
 
 
 def _number(value: float | None) -> str:

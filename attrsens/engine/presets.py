@@ -6,7 +6,7 @@ A file is untrusted: it is small, data only, and sets neither where results go n
 from __future__ import annotations
 
 import hashlib
-import math
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -242,7 +242,8 @@ def as_text(value: Scalar) -> str:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    fits = sys.float_info.max  # which neither infinity nor an integer of hundreds of digits does
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= fits
 
 
 def _is_scalar(value: object) -> bool:
@@ -251,7 +252,10 @@ def _is_scalar(value: object) -> bool:
 
 def _shown(value: object) -> str:
     """A value in a message: its beginning, on one line."""
-    text = printable(repr(value))
+    try:
+        text = printable(repr(value))
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "a number of thousands of digits"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
