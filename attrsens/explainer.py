@@ -102,8 +102,7 @@ class Explainer:
 
     def many(self, images: Stack) -> tuple[Tensor, Passes]:
         """The raw maps (n, C, H, W) or (n, H, W) of images of one size, all with this explainer's target and draws, on
-        the CPU; and the passes that were made. The last batch is filled up with copies, so that a map does not depend
-        on how many others there are, to the last bit.
+        the CPU; and the passes that were made. Up to `width` go through the network at a time.
 
         Raises:
             InputError: a map is not finite or not of the images' shape.
@@ -115,18 +114,20 @@ class Explainer:
             found = [images.build(range(i, i + 1))[0] for i in range(len(images))]
             raws, passes = raw_together([self] * len(found), found, f.sizes[1])
             return torch.stack([raw.map.float().cpu() for raw in raws]), passes
-        base, last = self._base(f), len(images) - 1
-        size = max(1, f.sizes[1] // 2) if "many" in base.spec.traits else 1  # as fast, and less to fill up
+        base, size = self._base(f), self.width
         out = []
         for start in range(0, len(images), size):
-            chunk = f.encode(images.build(range(start, min(start + size, last + 1))))
-            rest = size - len(chunk)
-            full = torch.cat([chunk, chunk[-1:].expand(rest, *chunk.shape[1:])]) if rest else chunk
-            part = torch.cat(list(base.many(full)))[: len(chunk)]
+            part = torch.cat(list(base.many(f.encode(images.build(range(start, min(start + size, len(images))))))))
             for heatmap in part:
                 self.checked(heatmap, images.like)
             out.append(part.detach().float().cpu())
         return torch.cat(out), f.passes
+
+    @property
+    def width(self) -> int:
+        """How many images `many` passes at a time, on which a map's last bits may depend; 1 where each is by itself."""
+        outermost = self.wrappers[-1][0] if self.wrappers else self.spec
+        return self.classifier.sizes[1] if "many" in outermost.traits else 1
 
     def _base(self, f: Classifier) -> Base:
         """The method with its wrappers, on a view."""

@@ -194,22 +194,29 @@ class Bench:
                 self._seen[place] = torch.cat(found[i][slot])
 
     def _explain(self, pairs: Sequence[tuple[Job, Maps]]) -> None:
-        """See to it that every map asked for is there: of equal questions the longest."""
-        wanted: dict[Any, tuple[Explainer, Maps]] = {}
+        """See to it that every map asked for is there. Equal questions share full batches; what is left over at the end
+        of each is its own, so that no map depends on what else is asked, to the last bit, and no batch is filled up."""
+        wanted: dict[Any, tuple[Explainer, Maps, range]] = {}
+        needed = set()
         for job, ask in pairs:
-            place = _place(job, ask)
-            if not _has(self._maps, place, len(ask.images)) and _longer(ask, wanted, place, 1):
-                wanted[place] = job.case.explainer, ask
-        old = [place for place in self._maps if place not in {_place(job, ask) for job, ask in pairs}]
+            place, count, explainer = _place(job, ask), len(ask.images), job.case.explainer
+            full = _full(explainer, ask)
+            needed |= {place, (place, count)}
+            if full and not _has(self._maps, place, full) and (place not in wanted or wanted[place][2].stop < full):
+                wanted[place] = explainer, ask, range(full)
+            if full < count and (place, count) not in self._maps:
+                wanted[place, count] = explainer, ask, range(full, count)
+        old = [place for place in self._maps if place not in needed]
         while old and sum(m.nbytes for m in self._maps.values() if not isinstance(m, Exception)) > KEPT:
             del self._maps[old.pop(0)]
-        for place, (explainer, ask) in wanted.items():
+        for place, (explainer, ask, rows) in wanted.items():
             try:
-                self._maps[place] = self._maps_of(explainer, ask)
+                self._maps[place] = self._maps_of(explainer, ask.part(rows), rows.start)
             except InputError as error:
                 self._maps[place] = error
 
-    def _maps_of(self, explainer: Explainer, ask: Maps) -> Tensor:
+    def _maps_of(self, explainer: Explainer, ask: Maps, first: int) -> Tensor:
+        """The maps of a part of what is asked, which begins at the first-th."""
         import torch
 
         explainer = replace(explainer, dry=self.dry)
@@ -222,14 +229,14 @@ class Bench:
         else:
             out = []
             for i in range(len(ask.images)):
-                one = explainer.redrawn(i) if fresh else explainer
+                one = explainer.redrawn(first + i) if fresh else explainer
                 if ask.targets:
                     one = replace(one, target=ask.targets[i])
                 raw = one.raw(ask.images.build(range(i, i + 1))[0])
                 self._count(raw.passes)
                 out.append(raw.map.detach().float().cpu())
             maps = torch.stack(out)
-        return _noise(repr(ask.key), maps.shape) if self.dry else maps
+        return _noise(repr((ask.key, first)), maps.shape) if self.dry else maps
 
     def _answer(self, job: Job) -> None:
         try:
@@ -246,15 +253,18 @@ class Bench:
             job.passes.forward += len(ask.images)
             return answer[: len(ask.images)]
         if isinstance(ask, Maps):
-            maps = self._maps[_place(job, ask)]
-            if isinstance(maps, Exception):
-                raise maps
-            count = len(ask.images)
+            place, count, full = _place(job, ask), len(ask.images), _full(job.case.explainer, ask)
+            maps: list[Tensor] = []
+            for where, last in ((place, full), ((place, count), count - full)):
+                part = self._maps[where] if last else ()
+                if isinstance(part, Exception):
+                    raise part
+                maps += part[:last]
             cost = _cost(job.case.explainer, ask)
             job.passes.forward += cost.forward * count
             job.passes.backward += cost.backward * count
             control = job.control if ask.pool else None
-            return _finished(job.case, [control(m, i) if control else m for i, m in enumerate(maps[:count])])
+            return _finished(job.case, [control(m, i) if control else m for i, m in enumerate(maps)])
         place = ask.expression, job.case.target
         if place not in self._beside:
             self._beside[place] = self.beside(*place)
@@ -288,6 +298,12 @@ def _place(job: Job, ask: Maps) -> Any:
     wrappers = tuple((s.name, tuple(p.items())) for s, p in e.wrappers)
     call = e.spec.name, tuple(p.items()), wrappers
     return call, e.target, ask.targets, ask.name, ask.key, ask.fresh
+
+
+def _full(explainer: Explainer, ask: Maps) -> int:
+    """How many of the images asked about fill batches."""
+    alone = ask.targets is not None or (ask.fresh and explainer.draws)
+    return len(ask.images) if alone else len(ask.images) // explainer.width * explainer.width
 
 
 def _cost(explainer: Explainer, ask: Maps) -> PassInfo:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,15 @@ class Maps:
     network: Classifier | None = None
     name: str = ""
     targets: tuple[int, ...] | None = None
+
+    def part(self, rows: range) -> Maps:
+        """The same question about some of the images."""
+        first, targets = rows.start, self.targets[rows.start : rows.stop] if self.targets else None
+
+        def build(at: range) -> Tensor:
+            return self.images.build(range(first + at.start, first + at.stop))
+
+        return replace(self, images=stack(len(rows), build, self.images.like), targets=targets)
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,6 @@ class _Course:
     def __init__(self, case: Case, fill: str, step: int) -> None:
         import hashlib
 
-
         heatmap = case.map if case.map.dim() == 2 else case.map.mean(0)
         flat = heatmap.flatten()
         if bool((flat == flat[0]).all()):
@@ -189,7 +188,7 @@ class _Course:
         start, end = (self.substrate, self.pixels) if kind == "keep" else (self.pixels, self.substrate)
 
         def build(at: range) -> Tensor:
-            """Each image is the one before with a step's pixels changed: a mask for each would take ten times as long."""
+            """Each image is the one before with a step's pixels changed: masks would take ten times as long."""
             images = start.new_empty(len(at), shape[0], shape[1] * shape[2])
             current, goal, done = start.reshape(shape[0], -1).clone(), end.reshape(shape[0], -1), 0
             for place, i in enumerate(at):
