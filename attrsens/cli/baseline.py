@@ -120,6 +120,8 @@ def add_baseline(
         report.provenance.passes_run.backward += tally.passes.backward
         found = baseline.check(report, old, margin, floor, gate=not update)
         say(f"since the baseline: explanations {found.explanations}, predictions {found.predictions}")
+        if gone := report.config["baseline"]["only_in_baseline"]:
+            say(f"{len(gone)} records of the baseline have no counterpart in this run, the first of them: {gone[0]}")
         if "moved" in (found.explanations, found.predictions):
             named = "; ".join(found.causes) or "nothing that the reports record differs"
             say(f"differs between the runs: {named}")
