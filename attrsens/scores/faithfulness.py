@@ -93,6 +93,14 @@ class _Subsets:
         self.stream = case.stream(seed, "faithfulness")
         self.x: NDArray[np.float32] = case.pixels.cpu().numpy().ravel()
         self.size = max(1, int(share * len(self.x) + 0.5))
+        self.kept: dict[int, tuple[NDArray[np.intp], NDArray[np.float32]]] = {}
+
+    def of(self, index: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """`draw`, and the first ones kept from the images to the sums, as many as 64 MB hold."""
+        found = self.kept.get(index) or self.draw(index)
+        if index not in self.kept and len(self.kept) * self.size * 12 < 64 * 10**6:
+            self.kept[index] = found
+        return found
 
     def draw(self, index: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         """(elements, what is taken off each, in pixel units)."""
@@ -114,7 +122,7 @@ class _Subsets:
 
         batch = np.repeat(self.x[None], len(at), 0)
         for row, index in zip(batch, at, strict=True):
-            chosen, off = self.draw(index)
+            chosen, off = self.of(index)
             row[chosen] -= off
         return self.case.pixels.new_tensor(batch).reshape(len(at), *self.case.pixels.shape)
 
@@ -126,7 +134,7 @@ class _Subsets:
         if not self.zero:
             phi = phi / self.case.unit(self.case.space).cpu().double()
         flat = phi.numpy().ravel()
-        draws = map(self.draw, range(n))  # no BLAS: its threads wait longer for each other than this takes
+        draws = map(self.of, range(n))  # no BLAS: its threads wait longer for each other than this takes
         return np.array([(flat[chosen] * (1 if self.zero else off)).sum() for chosen, off in draws])
 
 
