@@ -22,7 +22,8 @@ class Param:
         min, max: admissible values, both included.
         choices: admissible words.
         sweep: the published sweep; `reference` is the published reference among its values.
-        scale: how one step of the knob is measured: "ratio" an octave, "bounded" 10 % of `range`, "nominal" a switch.
+        scale: how one step of the knob is measured: "ratio" an octave, "bounded" 10 % of the span from min to max (of
+            `range` where one of them is missing), "nominal" a switch.
         range: the span in use in practice, for shares of variance.
         source: where default and sweep come from.
     """

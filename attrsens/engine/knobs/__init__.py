@@ -66,7 +66,6 @@ __all__ = [
     "rank_stability",
     "score_effect",
     "seed_effect",
-
     "specification_curves",
     "stability",
     "tau_b",

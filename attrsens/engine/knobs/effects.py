@@ -9,11 +9,9 @@ import numpy as np
 from attrsens.engine.inference import FEWEST, Interval, mean_interval
 from attrsens.engine.inference.intervals import Floats
 from attrsens.engine.knobs.bootstrap import ALIKE, EQUAL, FEW, by_mask, intervals, smooth
-from attrsens.engine.knobs.profiles import Profile, effects_of, pooled, profiles, reaches
+from attrsens.engine.knobs.profiles import NOBODY, Profile, effects_of, pooled, profiles, reaches
 from attrsens.engine.knobs.results import EFFECT, STEPS, KnobEffect, Point, SeedEffect
 from attrsens.engine.knobs.study import Cosines
-
-NOBODY = "no image has a map of every setting"
 
 
 def knob_effects(table: Cosines) -> list[KnobEffect]:
@@ -52,7 +50,8 @@ def _effect(table: Cosines, profile: Profile, ends: Sequence[Interval | None]) -
     e = pooled(within[:, None], cross[:, None], table.home)[:, 0]
     known = _usable(profile)
     ci95 = dict(zip(known, ends[1:], strict=True)) if ends else {}
-    points = [_point(table, profile, i, within, cross, e, ci95.get(i)) for i in profile.columns]
+    order = sorted(profile.columns, key=lambda i: table.settings[i].position or 0.0)
+    points = [_point(table, profile, i, within, cross, e, ci95.get(i)) for i in order]
     places = [(p, float(e[i])) for i in known if (p := table.settings[i].position) is not None]
     reach = reaches([p for p, _ in places], [h for _, h in places]) if knob.scale != "nominal" else (None, None, None)
     effect = _sum(profile.effect, e)

@@ -14,6 +14,7 @@ from attrsens.engine.knobs.bootstrap import by_mask
 from attrsens.engine.knobs.results import Reach
 from attrsens.engine.knobs.study import Cosines, Knob
 
+NOBODY = "no image has all maps of the knob"
 LEAST_R = 0.1  # reliability below which c* is refused
 TOLERATED = 0.1  # effect at which a tolerance ends
 FLOOR_R = 1e-3  # of a resample's reliability, so that its root exists
@@ -25,7 +26,8 @@ class Profile:
     """What is measured of a knob.
 
     Attributes:
-        columns: its settings that some image has. images: who has all of them and t0, (n,).
+        columns: its settings that some image has, or all if there is none such.
+        images: who has all of them and t0, (n,).
         r_low: lower 95 % bound of r, by column; the estimate for fewer than six images.
         refused: by column, why it has no c*.
         effect, down, up, full, half: weights of the settings' effects, (s,); None where not measured.
@@ -70,7 +72,7 @@ def profiles(table: Cosines) -> list[Profile]:
     columns = []
     for knob in table.knobs:
         own = [i for i, s in enumerate(table.settings) if s.knob == knob.name]
-        columns.append([i for i in own if np.isfinite(table.cross[:, i]).any()])
+        columns.append([i for i in own if np.isfinite(table.cross[:, i]).any()] or own)
     homes = [sorted({int(table.home[i]) for i in own}) for own in columns]
     masks = [
         table.complete([*own, *home]) if own else np.zeros(len(table.images), bool)
@@ -112,9 +114,9 @@ def _profile(
     usable = [i for i in columns if i not in refused]
     why = None
     if not columns:
-        why = "no setting besides t0 has a map"
+        why = "no setting besides t0"
     elif not images.any():
-        why = "no image has a map of every setting"
+        why = NOBODY
     elif not usable:
         why = refused[columns[0]]
     if why is not None:

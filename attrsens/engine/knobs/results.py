@@ -81,7 +81,8 @@ class KnobEffect:
     Attributes:
         down, up: the two sides; None where they are not measured or do not exist.
         full, half: mean height of the profile over the measured span, and over its inner half; of switches, E.
-        tolerance: of the nearest side. n, missing, reasons: images, those that lack a map of this knob, and why.
+        tolerance: of the nearest side. points: by position.
+        n, missing, reasons: images, those that lack a map of this knob, and why.
     """
 
     knob: str
