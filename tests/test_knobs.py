@@ -690,6 +690,7 @@ def test_positions_and_steps_of_declared_parameters() -> None:
     one = hyper(int, 1, min=1, scale="ratio")
     assert one_step(one) == (2,)
     assert Knob.of(one).lowest == 0.0
+    assert one_step(hyper(int, 1, min=0, scale="ratio")) == (2,)
     keep = hyper(float, 0.5, min=0, max=1, scale="bounded", range=(0.1, 0.9))
     assert one_step(keep) == pytest.approx((0.4, 0.6))
     assert position(keep, 0.5, 0.7) == pytest.approx(2)

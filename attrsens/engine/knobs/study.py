@@ -48,7 +48,7 @@ class Knob:
     def of(cls, hyper: Hyper, reference: Value | None = None) -> Knob:
         """The knob of a method's hyperparameter; without `reference`, the published one, else the default."""
         t0 = reference_of(hyper) if reference is None else reference
-        ends = [None if end is None else position(hyper, t0, end) for end in (hyper.param.min, hyper.param.max)]
+        ends = [None if end is None else position(hyper, t0, end) for end in _ends(hyper)]
         return cls(hyper.name, hyper.param.scale, t0, *ends)
 
 
@@ -81,9 +81,16 @@ def one_step(hyper: Hyper, reference: Value | None = None) -> tuple[Value, ...]:
         return ()
     down, up = (t0 / 2, t0 * 2) if p.scale == "ratio" else (t0 - STEP * (span or 0), t0 + STEP * (span or 0))
     out: list[Value] = [math.floor(down), math.ceil(up)] if hyper.type is int else [down, up]
-    low, high = (-math.inf if p.min is None else p.min), (math.inf if p.max is None else p.max)
+    low, high = (sign * math.inf if end is None else end for sign, end in zip((-1, 1), _ends(hyper), strict=True))
     inside = (low <= down, up <= high)
     return tuple(v for v, fits in zip(out, inside, strict=True) if fits and low <= float(v) <= high)
+
+
+def _ends(hyper: Hyper) -> tuple[float | None, float | None]:
+    """Admissible values; an integer has no octaves below 1."""
+    p = hyper.param
+    whole = p.scale == "ratio" and hyper.type is int
+    return (max(1, p.min or 1) if whole else p.min), p.max
 
 
 def _span(hyper: Hyper) -> float | None:
