@@ -62,6 +62,17 @@ class Spec:
         names = _keyword_only(self.function)
         return tuple(h for h in self.hypers if h.name in names)
 
+    def shared(self, parameters: Mapping[str, Value], beside: bool = False) -> dict[str, Value] | None:
+        """The parameters that settings of one run have in common (traits `over` and `beside`); None without such runs.
+
+        Args:
+            beside: of settings that are rows of one batch.
+        """
+        if "over" not in self.traits:
+            return None
+        free = {*self.traits["over"], *(self.traits.get("beside", ()) if beside else ())}
+        return {name: value for name, value in parameters.items() if name not in free}
+
     def _listing(self) -> str:
         return f"{self.name} has: {', '.join(h.name for h in self.hypers) or 'none'}"
 
@@ -92,7 +103,10 @@ class Registry(Mapping[str, Spec]):
             if lacking:
                 raise TypeError(f"{self.kind} {name!r}: state {' and '.join(lacking)}")
             common = tuple(replace(h, default=traits.get(h.name, h.default)) for h in self.common)
-            hypers = read_hypers(function) + common
+            own = read_hypers(function)
+            targets = {"target"} if self.kind == "method" else set()  # a wrapper's base has one
+            _check_sharing(f"{self.kind} {name!r}", traits, {h.name for h in own} | targets)
+            hypers = own + common
             names = [h.name for h in hypers]
             if len(set(names)) < len(names):
                 raise TypeError(f"{self.kind} {name!r} has a parameter twice: {names}")
@@ -195,6 +209,21 @@ def read_hypers(function: Callable[..., Any]) -> tuple[Hyper, ...]:
 def canonical(data: object) -> str:
     """JSON with sorted keys and no spaces: the form that is hashed."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def _check_sharing(entry: str, traits: Mapping[str, Any], names: set[str]) -> None:
+    """The traits by which settings share a run: complete, and of parameters that exist.
+
+    Raises:
+        TypeError: they are not.
+    """
+    if ("over" in traits) != ("settings" in traits or "together" in traits):
+        raise TypeError(f"{entry}: `over` says what may differ in `settings` or `together`; state both or neither")
+    if ("beside" in traits) != ("together" in traits):
+        raise TypeError(f"{entry}: `beside` says what may differ in `together`; state both or neither")
+    for name in (*traits.get("over", ()), *traits.get("beside", ())):
+        if name not in names:
+            raise TypeError(f"{entry}: no parameter {name!r} to share runs over")
 
 
 def _keyword_only(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 import torchvision
 from torch import nn
-from toys import SmallNet, draw, explain, linear, small, uniform
+from toys import SmallNet, draw, explain, linear, mean_gradient, small, uniform
 
 import attrsens
 from attrsens.errors import InputError
-from attrsens.models.batches import Stack
+from attrsens.models.batches import Passes, Rows, Stack, prefix_sums
 from attrsens.models.devices import pick_device
 from attrsens.models.form import fold_batchnorm
 
@@ -23,7 +25,7 @@ def test_any_iterable_is_batched_and_counted() -> None:
         torch.testing.assert_close(f.logits(given), want, rtol=1e-6, atol=1e-6)
     assert f.passes.forward == 44
     view = f.view()
-    _, scores = view.mean_gradient(images, 2)
+    _, scores = mean_gradient(view, images, 2)
     assert (view.passes.forward, view.passes.backward) == (11, 11)
     torch.testing.assert_close(scores, want[:, 2], rtol=1e-5, atol=1e-6)
     assert f.passes.backward == 0, "a view counts for itself"
@@ -39,7 +41,7 @@ def test_batches_are_no_larger_than_asked() -> None:
 
     f = attrsens.Classifier(Spy("reused"), [0.0] * 3, [1.0] * 3, crop=16, device="cpu", fold=False, batch=5)
     f.logits(uniform(12, 3, 16, 16))
-    f.mean_gradient(uniform(12, 3, 16, 16), 0)
+    mean_gradient(f, uniform(12, 3, 16, 16), 0)
     assert seen == [5, 5, 2, 5, 5, 2]
 
 
@@ -59,13 +61,42 @@ def test_a_stack_is_built_in_batches_and_never_whole() -> None:
     assert sum(built) == 1000
 
 
-def test_weighted_gradients_are_sums_and_others_means() -> None:
-    images = uniform(7, 3, 16, 16)
-    f = small(batch=3)
-    each = torch.cat([g for g, _ in f.gradients(images, 1)])
-    weights = torch.arange(7.0)
-    torch.testing.assert_close(f.mean_gradient(images, 1)[0], each.mean(0))
-    torch.testing.assert_close(f.mean_gradient(images, 1, weights)[0], torch.einsum("n,nchw->chw", weights, each))
+def test_several_classes_cost_one_pass_an_image() -> None:
+    images, f = uniform(7, 3, 16, 16), small(batch=3)
+    for output in ("logit", "prob"):
+        view = f.view(output=output)
+        parts = list(view.scores(images, [2, 0, 2]))
+        assert [tuple(part.shape) for part in parts] == [(3, 3), (3, 3), (1, 3)]
+        assert view.passes == Passes(7, 0)
+        for k, target in enumerate([2, 0, 2]):
+            assert torch.equal(torch.cat(parts)[:, k], f.view(output=output).score(images, target))
+    dry = f.view(dry=True)
+    assert torch.cat(list(dry.scores(images, [1, 2]))).shape == (7, 2)
+    assert dry.passes == Passes(7, 0)
+
+
+def test_sums_of_first_rows_come_as_soon_as_their_last_row() -> None:
+    rows = torch.arange(40.0).reshape(10, 4)
+    drawn: list[int] = []
+
+    def parts() -> Iterator[torch.Tensor]:
+        for part in torch.split(rows, 4):
+            drawn.append(len(part))
+            yield part
+
+    sums = prefix_sums(parts(), [1, 4, 4, 5, 10])
+    for count, seen in ((1, 4), (4, 4), (4, 4), (5, 8), (10, 10)):
+        torch.testing.assert_close(next(sums), rows[:count].sum(0))
+        assert sum(drawn) == seen
+    assert list(sums) == []
+    for counts in ([0, 2], [3, 2], [11]):
+        with pytest.raises(ValueError, match="rows"):
+            list(prefix_sums(torch.split(rows, 4), counts))
+    drawn.clear()
+    kept = Rows(parts())
+    for count, seen in ((3, 4), (1, 4), (9, 10)):
+        assert torch.equal(kept.first(count), rows[:count])
+        assert sum(drawn) == seen
 
 
 def test_running_out_of_memory_halves_the_batch_for_good() -> None:
@@ -83,8 +114,8 @@ def test_running_out_of_memory_halves_the_batch_for_good() -> None:
     torch.testing.assert_close(f.logits(images), small(fold=False).logits(images), rtol=1e-5, atol=1e-6)
     assert f.passes.forward == 10
     seen.clear()
-    gradient, scores = f.mean_gradient(images, 1)
-    torch.testing.assert_close(gradient, small(fold=False).mean_gradient(images, 1)[0], rtol=1e-4, atol=1e-7)
+    gradient, scores = mean_gradient(f, images, 1)
+    torch.testing.assert_close(gradient, mean_gradient(small(fold=False), images, 1)[0], rtol=1e-4, atol=1e-7)
     assert len(scores) == 10
     assert max(seen) <= 3, "what did not fit once is not tried again"
 
@@ -178,7 +209,7 @@ def test_logits_that_are_not_finite_are_refused() -> None:
     f, _ = linear(side=6)
     images = uniform(2, 3, 6, 6)
     images[1, 0, 0, 0] = float("nan")
-    for run in (f.logits, lambda x: f.mean_gradient(x, 0)):
+    for run in (f.logits, lambda x: mean_gradient(f, x, 0)):
         with pytest.raises(InputError, match="logits that are not finite"):
             run(images)
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from scipy.stats import kstest
 from skimage.filters import sobel
 from torch import Tensor, nn
-from toys import SmallNet, explain, linear, small, uniform
+from toys import SmallNet, explain, linear, mean_gradient, small, uniform
 
 import attrsens
 from attrsens.engine.cell import parse_call
@@ -68,7 +68,7 @@ def test_the_uniform_gradient_is_the_mean_over_uniform_noise() -> None:
     f = small()
     width = 0.3 * float(X.max() - X.min())
     draws = torch.from_numpy(Stream(4, "toy", "uniform noise").uniform(range(7), (3, 16, 16)))
-    want, _ = f.mean_gradient(X + width * (2 * draws - 1), 1)
+    want, _ = mean_gradient(f, X + width * (2 * draws - 1), 1)
     torch.testing.assert_close(explain(f, "ug", X, 1, n=7, spread=0.3, seed=4), want, rtol=1e-5, atol=1e-8)
     assert torch.equal(explain(f, "ug", X, 1, n=0), explain(f, "grad", X, 1))
 

@@ -106,6 +106,12 @@ def linear(seed: int = 0, side: int = 6, classes: int = 4, **options: object) ->
     return classifier, weight.reshape(classes, 3, side, side)
 
 
+def mean_gradient(f: attrsens.Classifier, images: Tensor, target: int = 0) -> tuple[Tensor, Tensor]:
+    """The mean gradient over images, and their scores."""
+    gradients, scores = (torch.cat(parts) for parts in zip(*f.gradients(images, target), strict=True))
+    return gradients.mean(0), scores
+
+
 def explain(f: attrsens.Classifier, method: str, x: Tensor, target: int = 0, **parameters: object) -> Tensor:
     """The raw map of a method, before sign and reduction."""
     spec = attrsens.METHODS[method]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from attrsens.spec import Param
@@ -105,8 +106,15 @@ class Superpixels:
         else:
             self._hidden = f.colour(fill).expand_as(x)
 
-    def scores(self, kept: Any, target: int) -> Any:
-        """The target's score for every row of `kept`, (n, count) of 0 and 1: float64, (n,). One forward pass a row."""
+    @classmethod
+    def of(cls, f: Classifier, x: Tensor, parameters: Mapping[str, Any]) -> Superpixels:
+        """Those that a method's parameters ask for."""
+        names = ("algorithm", "segments", "compactness", "segment_blur", "fill")
+        return cls(f, x, **{name: parameters[name] for name in names})
+
+    def scores(self, kept: Any, targets: Sequence[int]) -> Iterator[Tensor]:
+        """Scores of several classes for every row of `kept`, (n, count) of 0 and 1: (b, classes), batch by batch. One
+        forward pass a row."""
         import torch
 
         from attrsens.models.batches import Stack
@@ -118,7 +126,7 @@ class Superpixels:
             mask = rows[indices.start : indices.stop].index_select(1, flat).reshape(-1, 1, *self.labels.shape)
             return torch.where(mask, self._image, self._hidden)
 
-        return self._f.score(Stack(len(rows), images, like=self._image), target).double().cpu().numpy()
+        return self._f.scores(Stack(len(rows), images, like=self._image), targets)
 
     def paint(self, values: Any) -> Tensor:
         """The map (H, W) that has a superpixel's value at each of its pixels."""

@@ -2,23 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from attrsens.errors import AttrsensError
+from attrsens.methods._settings import Notes, Points, one
 from attrsens.spec import METHODS, Param
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from attrsens.models.batches import Stack
     from attrsens.models.classifier import Classifier
 
 RULES = ("trapezoid", "captum_trapezoid", "left", "right", "middle", "gausslegendre")
 BASELINES = ("black", "white", "grey", "mean", "random", "blurred", "image")
 
 
-@METHODS("ig", version=1, output="prob", gradient=True, cost="points F + points B; random: for each trial")
+def _settings(f: Classifier, x: Tensor, targets: Sequence[int], points: Points) -> Iterator[tuple[Tensor, Notes]]:
+    """Integrals of the same path in other numbers of steps. Each setting adds the points that those before it lack, and
+    every gradient counts for all settings that have its point, with their own weights."""
+    import torch
+
+    from attrsens.models.batches import Stack
+
+    target, p = targets[0], points[0]
+    rules = [_weights(p["rule"], point["steps"]) for point in points]
+    both_ends = {0.0, 1.0} <= rules[0].keys()  # a rule has them in any number of steps, or in none
+    totals = [torch.zeros_like(x) for _ in points]
+    count = p["trials"] if p["baseline"] == "random" else 1
+    rise, known = 0.0, set[float]()
+    for i, rule in enumerate(rules):
+        fresh = torch.tensor([t for t in rule if t not in known])
+        known |= rule.keys()
+        weights = torch.tensor([[later.get(t, 0.0) for t in fresh.tolist()] for later in rules[i:]])
+        for x0 in _baselines(f, x, p) if len(fresh) else ():
+
+            def path(indices: range, x0: Tensor = x0, fresh: Tensor = fresh) -> Tensor:
+                t = fresh[indices.start : indices.stop].to(x).reshape(-1, 1, 1, 1)
+                return x0 + t * (x - x0)
+
+            sums, scores = _sums(f, Stack(len(fresh), path, like=x), target, weights)
+            for total, part in zip(totals[i:], sums, strict=True):
+                total += (x - x0) * part
+            if i == 0:
+                ends = scores if both_ends else f.score(torch.stack([x0, x]), target)
+                rise += float(ends[-1] - ends[0])
+        heatmap = totals[i] / count
+        gap = abs(float(heatmap.sum()) - rise / count)
+        yield heatmap, {"completeness_gap": None if f.sign == "abs_sample" else gap}  # magnitudes complete nothing
+
+
+def _weights(rule: str, steps: int) -> dict[float, float]:
+    """The points of a rule, float32, with their weights."""
+    import numpy as np
+
+    out: dict[float, float] = {}
+    for t, weight in zip(*(np.asarray(values, np.float32).tolist() for values in quadrature(rule, steps)), strict=True):
+        out[t] = out.get(t, 0.0) + weight
+    return out
+
+
+def _sums(f: Classifier, path: Stack, target: int, weights: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Sums of the gradients along a path by several weights (settings, points), and every score; dry, zeros."""
+    import torch
+
+    sums, scores, seen = [torch.zeros_like(path.like) for _ in weights], [], 0
+    for gradients, score in f.gradients(path, target):
+        scores.append(score)
+        part = weights[:, seen : seen + len(gradients)].to(gradients)
+        seen += len(gradients)
+        for total, w in zip(sums, part, strict=True):
+            if not f.dry and bool(w.any()):
+                total += torch.einsum("n,nchw->chw", w, gradients)
+    return sums, torch.cat(scores)
+
+
+@METHODS(
+    "ig",
+    version=1,
+    output="prob",
+    gradient=True,
+    cost="points F + points B; random: for each trial",
+    over=("steps",),
+    settings=_settings,
+)
 def integrated_gradients(
     f: Classifier,
     x: Tensor,
@@ -45,36 +114,27 @@ def integrated_gradients(
     ] = 10.0,
     baseline_image: Annotated[Path, Param("picture the path starts from (image only)")] = Path(),
     seed: Annotated[int, Param("seed of the random baselines", min=0)] = 0,
-) -> tuple[Tensor, dict[str, float | None]]:
+) -> tuple[Tensor, Notes]:
     """(x - x0) times the mean gradient on the straight path from a baseline x0 to x.
 
     (x - x0) * integral_0^1 g(x0 + t (x - x0)) dt. Sundararajan et al. 2017, eq. 1; methods 2.6. One pass forward and
     back a point and baseline; rules without both end points add two passes forward for the completeness gap,
     |sum of the map - (f(x) - f(x0))|, which is noted.
     """
-    import torch
-
-    from attrsens.models.batches import Stack
-
-    points, weights = (torch.tensor(v, dtype=torch.float32) for v in quadrature(rule, steps))
-    starts = _baselines(f, x, baseline, trials, blur_radius, str(baseline_image), seed)
-    both_ends = points[0] == 0 and points[-1] == 1
-    total = torch.zeros_like(x)
-    rise = 0.0
-    count = trials if baseline == "random" else 1
-    for x0 in starts:
-
-        def path(indices: range, x0: Tensor = x0) -> Tensor:
-            t = points[indices.start : indices.stop].to(x).reshape(-1, 1, 1, 1)
-            return x0 + t * (x - x0)
-
-        mean, scores = f.mean_gradient(Stack(len(points), path, like=x), target, weights)
-        ends = scores if both_ends else f.score(torch.stack([x0, x]), target)
-        total += (x - x0) * mean
-        rise += float(ends[-1] - ends[0])
-    heatmap = total / count
-    gap = abs(float(heatmap.sum()) - rise / count)
-    return heatmap, {"completeness_gap": None if f.sign == "abs_sample" else gap}  # magnitudes complete nothing
+    found: tuple[Tensor, Notes] = one(
+        _settings,
+        f,
+        x,
+        target,
+        steps=steps,
+        rule=rule,
+        baseline=baseline,
+        trials=trials,
+        blur_radius=blur_radius,
+        baseline_image=baseline_image,
+        seed=seed,
+    )
+    return found
 
 
 def quadrature(rule: str, steps: int) -> tuple[list[float], list[float]]:
@@ -103,16 +163,15 @@ def quadrature(rule: str, steps: int) -> tuple[list[float], list[float]]:
     return list((np.arange(n) + shift) / n), list(even)
 
 
-def _baselines(
-    f: Classifier, x: Tensor, kind: str, trials: int, blur_radius: float, picture: str, seed: int
-) -> Iterator[Tensor]:
+def _baselines(f: Classifier, x: Tensor, parameters: Mapping[str, Any]) -> Iterator[Tensor]:
     """The starting points, (C, H, W) each, in the view's space."""
+    kind, picture = parameters["baseline"], str(parameters["baseline_image"])
     if kind == "random":  # uniform in pixel space, whatever the view's space
-        stream = f.stream(seed, "baseline")
-        for trial in range(trials):
+        stream = f.stream(parameters["seed"], "baseline")
+        for trial in range(parameters["trials"]):
             yield f.encode(x.new_tensor(stream.uniform([trial], tuple(x.shape))[0]))
     elif kind == "blurred":
-        yield _blur(x, blur_radius)
+        yield _blur(x, parameters["blur_radius"])
     elif kind == "image":
         if not picture:
             raise AttrsensError("ig: baseline=image needs baseline_image=FILE")

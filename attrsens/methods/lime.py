@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from attrsens.methods._segments import Algorithm, Compactness, Fill, SegmentBlur, Segments, Superpixels
+from attrsens.methods._settings import Notes, Points, classes_of, one, price
 from attrsens.spec import METHODS, Param
 
 if TYPE_CHECKING:
@@ -13,7 +15,35 @@ if TYPE_CHECKING:
     from attrsens.models.classifier import Classifier
 
 
-@METHODS("lime", version=1, output="prob", gradient=False, cost="n F", draws="seed")
+def _settings(
+    f: Classifier, x: Tensor, targets: Sequence[int], points: Points
+) -> Iterator[Tensor | tuple[Tensor, Notes]]:
+    """Models of the same scores: over the first n rows, by another kernel, of another class."""
+    counts = [point["n"] for point in points]
+    if f.dry:
+        yield from price(f, x, counts)
+        return
+    from attrsens.models.batches import Rows
+
+    parts, classes = Superpixels.of(f, x, points[0]), classes_of(targets)
+    shown = rows(max(counts), parts.count, points[0]["seed"])
+    scores = Rows(parts.scores(shown, classes))
+    for target, point in zip(targets, points, strict=True):
+        seen = scores.first(point["n"])[:, classes.index(target)].double().cpu().numpy()
+        values, intercept, r2 = fit(shown[: len(seen)], seen, point["kernel_width"])
+        yield parts.paint(values), {"intercept": intercept, "r2": r2, "segments": float(parts.count)}
+
+
+@METHODS(
+    "lime",
+    version=1,
+    output="prob",
+    gradient=False,
+    cost="n F",
+    draws="seed",
+    over=("n", "kernel_width", "target"),
+    settings=_settings,
+)
 def lime(
     f: Classifier,
     x: Tensor,
@@ -58,7 +88,7 @@ def lime(
             source="SAM 4.4",
         ),
     ] = 0,
-) -> Tensor | tuple[Tensor, dict[str, float | None]]:
+) -> Tensor | tuple[Tensor, Notes]:
     """Coefficients of a local linear model of the score over superpixels that are shown or hidden.
 
     argmin_{w, b} sum_i pi_i (f(x_i) - b - w.z_i)^2 + |w|^2, z_i ~ Bernoulli(1/2) but z_1 = 1, pi_i = sqrt(exp(-d_i^2 /
@@ -68,23 +98,21 @@ def lime(
     superpixel kept in the model, so its coefficients are these; it carries its generator from image to image, where
     every image here starts afresh. Hidden means black; the package's own default is fill=segment.
     """
-    if f.dry:
-        from attrsens.models.batches import Stack
-
-        f.score(Stack(n, lambda indices: x.expand(len(indices), *x.shape), like=x), target)
-        return x.new_zeros(x.shape[-2:])
-    parts = Superpixels(
+    found: tuple[Tensor, Notes] = one(
+        _settings,
         f,
         x,
-        algorithm=algorithm,
+        target,
+        n=n,
         segments=segments,
+        algorithm=algorithm,
         compactness=compactness,
         segment_blur=segment_blur,
         fill=fill,
+        kernel_width=kernel_width,
+        seed=seed,
     )
-    shown = rows(n, parts.count, seed)
-    values, intercept, r2 = fit(shown, parts.scores(shown, target), kernel_width)
-    return parts.paint(values), {"intercept": intercept, "r2": r2, "segments": float(parts.count)}
+    return found
 
 
 def rows(n: int, count: int, seed: int) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from attrsens.errors import AttrsensError
+from attrsens.methods._settings import Points, classes_of, one
 from attrsens.spec import METHODS, Param
 
 if TYPE_CHECKING:
@@ -13,7 +15,45 @@ if TYPE_CHECKING:
     from attrsens.models.classifier import Classifier
 
 
-@METHODS("sp", version=1, output="prob", gradient=False, cost="places + 1 F")
+def _settings(f: Classifier, x: Tensor, targets: Sequence[int], points: Points) -> Iterator[Tensor]:
+    """Falls of several classes on the same images, and other maps of the same falls."""
+    import torch
+
+    from attrsens.models.batches import Stack
+
+    patch_size, stride = points[0]["patch_size"], points[0]["stride"]
+    height, width = x.shape[-2:]
+    if patch_size > min(height, width):
+        raise AttrsensError(f"sp: patch_size {patch_size} is larger than the image, {width} x {height}")
+    rows = (height - patch_size) // stride + 1
+    columns = (width - patch_size) // stride + 1
+    colour, classes = f.colour(points[0]["fill"]), classes_of(targets)
+
+    def hidden(indices: range) -> Tensor:
+        batch = x.repeat(len(indices), 1, 1, 1)
+        for image, i in zip(batch, indices, strict=True):
+            top, left = i // columns * stride, i % columns * stride
+            image[:, top : top + patch_size, left : left + patch_size] = colour
+        return batch
+
+    (clean,) = f.scores(x[None], classes)
+    falls = clean - torch.cat(list(f.scores(Stack(rows * columns, hidden, like=x), classes)))
+    for target, point in zip(targets, points, strict=True):
+        grid = falls[:, classes.index(target)].reshape(rows, columns)
+        yield {"stretch": _stretch, "center": _center, "accumulate": _accumulate}[point["align"]](
+            grid, (height, width), patch_size, stride
+        )
+
+
+@METHODS(
+    "sp",
+    version=1,
+    output="prob",
+    gradient=False,
+    cost="places + 1 F",
+    over=("align", "target"),
+    settings=_settings,
+)
 def sliding_patch(
     f: Classifier,
     x: Tensor,
@@ -52,27 +92,8 @@ def sliding_patch(
     map[i, j] = f(x) - f(x with the patch at (i stride, j stride) filled), on a grid of floor((side - patch) / stride)
     + 1 places a side. Zeiler & Fergus 2014; methods 2.12. One pass forward a place, and one for the clean image.
     """
-    from attrsens.models.batches import Stack
-
-    height, width = x.shape[-2:]
-    if patch_size > min(height, width):
-        raise AttrsensError(f"sp: patch_size {patch_size} is larger than the image, {width} x {height}")
-    rows = (height - patch_size) // stride + 1
-    columns = (width - patch_size) // stride + 1
-    colour = f.colour(fill)
-
-    def hidden(indices: range) -> Tensor:
-        batch = x.repeat(len(indices), 1, 1, 1)
-        for image, i in zip(batch, indices, strict=True):
-            top, left = i // columns * stride, i % columns * stride
-            image[:, top : top + patch_size, left : left + patch_size] = colour
-        return batch
-
-    clean = f.score(x[None], target)
-    falls = (clean - f.score(Stack(rows * columns, hidden, like=x), target)).reshape(rows, columns)
-    return {"stretch": _stretch, "center": _center, "accumulate": _accumulate}[align](
-        falls, (height, width), patch_size, stride
-    )
+    found: Tensor = one(_settings, f, x, target, patch_size=patch_size, stride=stride, fill=fill, align=align)
+    return found
 
 
 def _stretch(falls: Tensor, shape: tuple[int, int], patch: int, stride: int) -> Tensor:

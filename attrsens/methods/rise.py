@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
+from attrsens.methods._settings import Points, classes_of, one, price
 from attrsens.spec import METHODS, Param
 
 if TYPE_CHECKING:
@@ -12,7 +14,41 @@ if TYPE_CHECKING:
     from attrsens.models.classifier import Classifier
 
 
-@METHODS("rise", version=1, output="prob", gradient=False, cost="n F")
+def _settings(f: Classifier, x: Tensor, targets: Sequence[int], points: Points) -> Iterator[Tensor]:
+    """Means over the first n of the same masks, weighted by the scores of other classes."""
+    import torch
+
+    from attrsens.models.batches import Rows, Stack
+
+    counts, common = [point["n"] for point in points], points[0]
+    if f.dry:
+        yield from price(f, x, counts)
+        return
+    most, cells, classes = max(counts), common["cells"], classes_of(targets)
+    tall, wide = (_windows(x, side, cells) for side in x.shape[-2:])
+    draws = torch.from_numpy(f.stream(common["seed"], "masks").uniform(range(most), (cells * cells + 2,)))
+    grids: Tensor = (draws[:, 2:] < common["keep"]).to(x).reshape(most, cells, cells)
+    down, right = ((draws[:, i] * len(v)).long().clamp(max=len(v) - 1).to(x.device) for i, v in enumerate((tall, wide)))
+    colour = f.colour(common["fill"])
+    contrast = x - colour
+
+    def seen(indices: range) -> Tensor:
+        part = slice(indices.start, indices.stop)
+        masks = tall[down[part]] @ grids[part] @ wide[right[part]].mT
+        return (masks[:, None] * contrast).add_(colour)
+
+    scores = Rows(f.scores(Stack(most, seen, like=x), classes))
+    for target, n in zip(targets, counts, strict=True):
+        weights = scores.first(n)[:, classes.index(target)].double()
+        # masks with one shift are linear in their grids: the weighted grids are added shift by shift, and enlarged once
+        shifts = torch.zeros(len(tall) * len(wide), cells * cells, dtype=torch.float64, device=x.device)
+        shifts.index_add_(0, (down * len(wide) + right)[:n], weights[:, None] * grids[:n].flatten(1))
+        total = shifts.reshape(len(tall), len(wide), cells, cells)
+        rows = torch.einsum("dhi,drij->rhj", tall.double(), total)
+        yield (torch.einsum("rhj,rwj->hw", rows, wide.double()) / (n * common["keep"])).to(x.dtype)
+
+
+@METHODS("rise", version=1, output="prob", gradient=False, cost="n F", over=("n", "target"), settings=_settings)
 def rise(
     f: Classifier,
     x: Tensor,
@@ -49,32 +85,8 @@ def rise(
     bilinearly to one cell more than the image and cut at a random shift below a cell. Petsiuk et al. 2018, eq. 6;
     science 1. n passes forward. Draw i is the same for every n.
     """
-    import torch
-
-    from attrsens.models.batches import Stack
-
-    if f.dry:
-        f.score(Stack(n, lambda indices: x.expand(len(indices), *x.shape), like=x), target)
-        return x.new_zeros(x.shape[-2:])
-    tall, wide = (_windows(x, side, cells) for side in x.shape[-2:])
-    draws = torch.from_numpy(f.stream(seed, "masks").uniform(range(n), (cells * cells + 2,)))
-    grids = (draws[:, 2:] < keep).to(x).reshape(n, cells, cells)
-    down, right = ((draws[:, i] * len(v)).long().clamp(max=len(v) - 1).to(x.device) for i, v in enumerate((tall, wide)))
-    colour = f.colour(fill)
-    contrast = x - colour
-
-    def seen(indices: range) -> Tensor:
-        part = slice(indices.start, indices.stop)
-        masks = tall[down[part]] @ grids[part] @ wide[right[part]].mT
-        return (masks[:, None] * contrast).add_(colour)
-
-    scores = f.score(Stack(n, seen, like=x), target)
-    # masks with one shift are linear in their grids: the weighted grids are added shift by shift, and enlarged once
-    shifts = torch.zeros(len(tall) * len(wide), cells * cells, dtype=torch.float64, device=x.device)
-    shifts.index_add_(0, down * len(wide) + right, scores.double()[:, None] * grids.flatten(1))
-    total = shifts.reshape(len(tall), len(wide), cells, cells)
-    rows = torch.einsum("dhi,drij->rhj", tall.double(), total)
-    return (torch.einsum("rhj,rwj->hw", rows, wide.double()) / (n * keep)).to(x.dtype)
+    found: Tensor = one(_settings, f, x, target, n=n, cells=cells, keep=keep, fill=fill, seed=seed)
+    return found
 
 
 def _windows(x: Tensor, side: int, cells: int) -> Tensor:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from attrsens.methods._segments import Algorithm, Compactness, Fill, SegmentBlur, Segments, Superpixels
+from attrsens.methods._settings import Notes, Points, classes_of, one, price
 from attrsens.spec import METHODS, Param
 
 if TYPE_CHECKING:
@@ -14,7 +16,50 @@ if TYPE_CHECKING:
     from attrsens.seeds import Stream
 
 
-@METHODS("kshap", version=1, output="prob", gradient=False, cost="n + 2 F; few superpixels: one for each coalition")
+def _settings(
+    f: Classifier, x: Tensor, targets: Sequence[int], points: Points
+) -> Iterator[Tensor | tuple[Tensor, Notes]]:
+    """Values from the same scores: of the first n coalitions, of another class."""
+    import numpy as np
+
+    from attrsens.models.batches import Rows
+
+    counts, common = [point["n"] for point in points], points[0]
+    few = common["algorithm"] == "slic" and 2 ** (common["segments"] // 2) - 2 <= max(counts)
+    if f.dry and not few:  # about as many are found as are asked for: none of the settings holds every coalition
+        yield from price(f, x, [n + 2 for n in counts])
+        return
+    parts, classes = Superpixels.of(f, x, common), classes_of(targets)
+    most = 2**parts.count - 2
+    whole = max(counts) >= most  # one holds every coalition, so those that others sample are among them
+    if f.dry:
+        yield from price(f, x, [2 + (most if whole else n) for n in counts])
+        return
+    ends = np.array([[False], [True]]).repeat(parts.count, 1)
+    fewer = [n for n in counts if n < most]
+    drawn = sampled(max(fewer), parts.count, f.stream(common["seed"], "coalitions")) if fewer else ends[:0]
+    scores = Rows(parts.scores(np.concatenate([ends, every(parts.count) if whole else drawn]), classes))
+    for target, n in zip(targets, counts, strict=True):
+        exact = n >= most
+        own = every(parts.count) if exact else drawn[:n]
+        weights = kernel(parts.count)[own.sum(1)] if exact else np.ones(n)
+        seen = scores.first(2 + (most if whole else n))[:, classes.index(target)].double().cpu().numpy()
+        if whole:
+            seen = np.concatenate([seen[:2], seen[1 + own @ (1 << np.arange(parts.count))]])
+        values = solve(own, weights, seen)
+        gap = abs(float(values.sum() - (seen[1] - seen[0])))
+        yield parts.paint(values), {"segments": float(parts.count), "completeness_gap": gap}
+
+
+@METHODS(
+    "kshap",
+    version=1,
+    output="prob",
+    gradient=False,
+    cost="n + 2 F; few superpixels: one for each coalition",
+    over=("n", "target"),
+    settings=_settings,
+)
 def kernel_shap(
     f: Classifier,
     x: Tensor,
@@ -37,7 +82,7 @@ def kernel_shap(
     segment_blur: SegmentBlur = 3.0,
     fill: Fill = "black",
     seed: Annotated[int, Param("seed of the coalitions", min=0, sweep=(0, 1, 2, 3, 4), reference=0)] = 0,
-) -> Tensor | tuple[Tensor, dict[str, float | None]]:
+) -> Tensor | tuple[Tensor, Notes]:
     """Shapley values of superpixels: what each adds to the score, averaged over the orders in which they come.
 
     argmin_phi sum_S w(|S|) (f(S) - f(none) - sum_{j in S} phi_j)^2 with sum_j phi_j = f(all) - f(none) exactly, w(k) =
@@ -47,31 +92,20 @@ def kernel_shap(
     Sampled coalitions come with probability in proportion to w, each followed by its complement, and count alike. Fewer
     than determine the values leave what they do not tell shared out evenly.
     """
-    if f.dry:
-        from attrsens.models.batches import Stack
-
-        count = n if algorithm != "slic" else min(n, 2**segments - 2)
-        f.score(Stack(count + 2, lambda indices: x.expand(len(indices), *x.shape), like=x), target)
-        return x.new_zeros(x.shape[-2:])
-    import numpy as np
-
-    parts = Superpixels(
+    found: tuple[Tensor, Notes] = one(
+        _settings,
         f,
         x,
-        algorithm=algorithm,
+        target,
+        n=n,
         segments=segments,
+        algorithm=algorithm,
         compactness=compactness,
         segment_blur=segment_blur,
         fill=fill,
+        seed=seed,
     )
-    exact = 2**parts.count - 2 <= n
-    coalitions = every(parts.count) if exact else sampled(n, parts.count, f.stream(seed, "coalitions"))
-    weights = kernel(parts.count)[coalitions.sum(1)] if exact else np.ones(n)
-    ends = np.array([[False], [True]]).repeat(parts.count, 1)
-    scores = parts.scores(np.concatenate([ends, coalitions]), target)
-    values = solve(coalitions, weights, scores)
-    gap = abs(float(values.sum() - (scores[1] - scores[0])))
-    return parts.paint(values), {"segments": float(parts.count), "completeness_gap": gap}
+    return found
 
 
 def every(count: int) -> Any:

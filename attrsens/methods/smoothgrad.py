@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
+from attrsens.methods._settings import Points, one
 from attrsens.spec import METHODS, Param
 
 if TYPE_CHECKING:
@@ -40,7 +41,36 @@ SPREAD = Param(
 SEED = Param("seed of the noise", min=0, sweep=(0, 1, 2, 3, 4), reference=0)
 
 
-@METHODS("sg", version=1, gradient=True, cost="n F + n B")
+Draw = Callable[["Stream", range, tuple[int, ...]], "NDArray[np.float32]"]
+
+
+def _normal(stream: Stream, indices: range, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    return stream.normal(indices, shape)
+
+
+def _uniform(stream: Stream, indices: range, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    return 2 * stream.uniform(indices, shape) - 1
+
+
+def _sg(f: Classifier, x: Tensor, targets: Sequence[int], points: Points) -> Iterator[Tensor]:
+    return _means(f, x, targets[0], points, "noise", _normal)
+
+
+def _ug(f: Classifier, x: Tensor, targets: Sequence[int], points: Points) -> Iterator[Tensor]:
+    return _means(f, x, targets[0], points, "uniform noise", _uniform)
+
+
+def _vargrad(f: Classifier, x: Tensor, targets: Sequence[int], points: Points) -> Iterator[Tensor]:
+    for mean, square in _moments(f, x, targets[0], points):
+        yield (square - mean**2).clamp(min=0).float()
+
+
+def _sgsq(f: Classifier, x: Tensor, targets: Sequence[int], points: Points) -> Iterator[Tensor]:
+    for _, square in _moments(f, x, targets[0], points):
+        yield square.float()
+
+
+@METHODS("sg", version=1, gradient=True, cost="n F + n B", over=("n",), settings=_sg)
 def smoothgrad(
     f: Classifier,
     x: Tensor,
@@ -63,14 +93,11 @@ def smoothgrad(
     (1/n) sum_i g(x + e_i), e_i ~ N(0, s^2), s = spread (max x - min x). Smilkov et al. 2017; methods 2.3.
     n passes forward and back. Draw i is the same for every n.
     """
-    sd = spread * float(x.max() - x.min())
-    if n == 0 or sd == 0:  # every copy is the image itself
-        return f.gradient(x, target)
-    mean, _ = f.mean_gradient(_copies(x, n, sd, f.stream(seed, "noise"), _normal), target)
-    return mean
+    found: Tensor = one(_sg, f, x, target, n=n, spread=spread, seed=seed)
+    return found
 
 
-@METHODS("ug", version=1, gradient=True, cost="n F + n B")
+@METHODS("ug", version=1, gradient=True, cost="n F + n B", over=("n",), settings=_ug)
 def uniform_gradient(
     f: Classifier,
     x: Tensor,
@@ -95,14 +122,11 @@ def uniform_gradient(
 
     (1/n) sum_i g(x + e_i), e_i ~ U(-s, s), s = spread (max x - min x). SMO 4.1; methods 2.5. n passes forward and back.
     """
-    width = spread * float(x.max() - x.min())
-    if n == 0 or width == 0:
-        return f.gradient(x, target)
-    mean, _ = f.mean_gradient(_copies(x, n, width, f.stream(seed, "uniform noise"), _uniform), target)
-    return mean
+    found: Tensor = one(_ug, f, x, target, n=n, spread=spread, seed=seed)
+    return found
 
 
-@METHODS("vargrad", version=1, gradient=True, cost="n F + n B")
+@METHODS("vargrad", version=1, gradient=True, cost="n F + n B", over=("n",), settings=_vargrad)
 def vargrad(
     f: Classifier,
     x: Tensor,
@@ -116,11 +140,11 @@ def vargrad(
 
     mean g^2 - (mean g)^2. Adebayo et al. 2018; methods 2.4. n passes forward and back.
     """
-    mean, square = _moments(f, x, target, n, spread, seed)
-    return (square - mean**2).clamp(min=0).float()
+    found: Tensor = one(_vargrad, f, x, target, n=n, spread=spread, seed=seed)
+    return found
 
 
-@METHODS("sgsq", version=1, gradient=True, cost="n F + n B")
+@METHODS("sgsq", version=1, gradient=True, cost="n F + n B", over=("n",), settings=_sgsq)
 def smoothgrad_squared(
     f: Classifier,
     x: Tensor,
@@ -134,30 +158,53 @@ def smoothgrad_squared(
 
     mean g^2. Hooker et al. 2019; methods 2.4. n passes forward and back.
     """
-    return _moments(f, x, target, n, spread, seed)[1].float()
+    found: Tensor = one(_sgsq, f, x, target, n=n, spread=spread, seed=seed)
+    return found
 
 
-def _moments(f: Classifier, x: Tensor, target: int, n: int, spread: float, seed: int) -> tuple[Tensor, Tensor]:
-    """(mean, mean square) of the gradients, float64: their difference is small beside either."""
-    sd = spread * float(x.max() - x.min())
-    mean = x.new_zeros(x.shape).double()
-    square = mean.clone()
-    for gradient, _ in f.gradients(_copies(x, n, sd, f.stream(seed, "noise"), _normal), target):
-        wide = gradient.double()
-        mean += wide.sum(0) / n
-        square += (wide**2).sum(0) / n
-    return mean, square
+def _means(f: Classifier, x: Tensor, target: int, points: Points, purpose: str, draw: Draw) -> Iterator[Tensor]:
+    """The mean gradient for each setting, n ascending: over the first n of the same copies."""
+    scale = points[0]["spread"] * float(x.max() - x.min())
+    counts = [point["n"] for point in points]
+    clean = counts.count(0) if scale else len(counts)
+    if clean:  # no copy, or every copy is the image itself
+        gradient = f.gradient(x, target)
+        yield from [gradient] * clean
+    if moved := counts[clean:]:
+        copies = _copies(x, moved[-1], scale, f.stream(points[0]["seed"], purpose), draw)
+        for n, total in zip(moved, _sums(f, copies, target, moved, lambda gradients: gradients), strict=True):
+            yield total / n
 
 
-Draw = Callable[["Stream", range, tuple[int, ...]], "NDArray[np.float32]"]
+def _moments(f: Classifier, x: Tensor, target: int, points: Points) -> Iterator[tuple[Tensor, Tensor]]:
+    """(mean, mean square) of the gradients for each setting, float64: their difference is small beside either."""
+    import torch
+
+    scale = points[0]["spread"] * float(x.max() - x.min())
+    counts = [point["n"] for point in points]
+    copies = _copies(x, counts[-1], scale, f.stream(points[0]["seed"], "noise"), _normal)
+
+    def both(gradients: Tensor) -> Tensor:
+        wide = gradients.double()
+        return torch.stack([wide, wide**2], 1)
+
+    for n, (first, second) in zip(counts, _sums(f, copies, target, counts, both), strict=True):
+        yield first / n, second / n
 
 
-def _normal(stream: Stream, indices: range, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    return stream.normal(indices, shape)
+def _sums(
+    f: Classifier, copies: Stack, target: int, counts: Sequence[int], of: Callable[[Tensor], Tensor]
+) -> Iterator[Tensor]:
+    """Sums of what `of` makes of the gradients at the first copies, for each count, ascending; zeros in a dry view."""
+    from attrsens.models.batches import Stack, prefix_sums
 
-
-def _uniform(stream: Stream, indices: range, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    return 2 * stream.uniform(indices, shape) - 1
+    if not f.dry:
+        yield from prefix_sums((of(gradients) for gradients, _ in f.gradients(copies, target)), counts)
+        return
+    for before, count in zip([0, *counts], counts, strict=False):
+        if count > before:
+            list(f.gradients(Stack(count - before, copies.build, copies.like), target))
+        yield of(copies.like.new_zeros(1, *copies.like.shape))[0]
 
 
 def _copies(x: Tensor, n: int, scale: float, stream: Stream, draw: Draw) -> Stack:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -84,23 +84,46 @@ def chunks(images: Images, size: int) -> Iterator[Tensor]:
             yield torch.stack(part)
 
 
-def add_up(parts: Iterable[tuple[Tensor, Tensor]], weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Mean, or weighted sum, of gradients that come in stacks with their scores, and every score.
+def prefix_sums(parts: Iterable[Tensor], counts: Sequence[int]) -> Iterator[Tensor]:
+    """Sums of the first counts[0], counts[1], ... of rows that come in stacks, each as soon as its last row is there.
+
+    Args:
+        counts: positive and ascending.
 
     Raises:
-        ValueError: there is none.
+        ValueError: they are not, or there are fewer rows.
     """
+    waiting = list(counts)
+    if waiting[0] < 1 or waiting != sorted(waiting):
+        raise ValueError(f"counts of rows are positive and ascending; got {waiting}")
     total: Tensor | None = None
-    scores: list[Tensor] = []
     seen = 0
-    for gradient, score in parts:
-        part = gradient.sum(0)
-        if weights is not None:
-            w = weights[seen : seen + len(gradient)].to(gradient)
-            part = torch.einsum("n,nchw->chw", w, gradient)
-        total = part if total is None else total + part
-        seen += len(gradient)
-        scores.append(score)
-    if total is None:
-        raise ValueError("no images")
-    return (total if weights is not None else total / seen), torch.cat(scores)
+    for part in parts:
+        while waiting and waiting[0] <= seen + len(part):
+            head = part[: waiting.pop(0) - seen].sum(0)
+            yield head if total is None else total + head
+        if not waiting:
+            return
+        whole = part.sum(0)
+        total = whole if total is None else total + whole
+        seen += len(part)
+    raise ValueError(f"{seen} rows, {waiting[-1]} needed")
+
+
+class Rows:
+    """Rows that come in stacks, drawn only as far as they are asked for, and kept."""
+
+    def __init__(self, parts: Iterable[Tensor]) -> None:
+        self._parts, self._held, self._count = iter(parts), list[Tensor](), 0
+
+    def first(self, count: int) -> Tensor:
+        """The first `count` rows.
+
+        Raises:
+            StopIteration: there are fewer.
+        """
+        while self._count < count:
+            self._held.append(next(self._parts))
+            self._count += len(self._held[-1])
+        self._held = [torch.cat(self._held)]
+        return self._held[0][:count]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from attrsens.errors import AttrsensError
 from attrsens.images import Preprocess
-from attrsens.models.batches import Images, Passes, add_up, batch_sizes, chunks, measure
+from attrsens.models.batches import Images, Passes, batch_sizes, chunks, measure
 from attrsens.models.devices import check_batch, pick_device
 from attrsens.models.failures import copied, explained, is_memory
 from attrsens.models.form import Form, fast_form
@@ -213,17 +213,24 @@ class Classifier:
         return torch.cat(parts)
 
     def score(self, images: Images, target: Target) -> Tensor:
-        """The target's logit or probability of every image, (N,); `target` may be one class an image. One forward pass
-        an image."""
+        """The target's logit or probability of every image, (N,); `target` may be one an image. One forward each."""
         if self.dry:
-            count, like = measure(images)
-            self._count(count)
-            return like.new_zeros(1).expand(count)
+            return torch.cat([part[:, 0] for part in self.scores(images, [0])])
         return self._select(self.logits(images), target)
 
+    def scores(self, images: Images, targets: Sequence[int]) -> Iterator[Tensor]:
+        """Logits or probabilities of several classes, (b, classes) batch by batch. One forward pass an image."""
+        if self.dry:
+            for part in torch.split(torch.zeros(measure(images)[0], len(targets)), self._shared.batch):
+                self._count(len(part))
+                yield part.to(self.device)
+            return
+        for chunk in chunks(images, self._shared.batch):
+            logits = self._retry(self._forward_only, chunk)
+            yield torch.stack([self._select(logits, target) for target in targets], 1)
+
     def gradients(self, images: Images, target: Target) -> Iterator[tuple[Tensor, Tensor]]:
-        """(gradients (b, C, H, W), scores (b,)) batch by batch, in order; `target` may be one class an image. One
-        forward and one backward an image."""
+        """(gradients (b, C, H, W), scores (b,)) batch by batch; `target` may be one an image. A pass each way each."""
         t = torch.as_tensor(target, device=self.device)
         for _, scores, found in self.loss_gradients(images, lambda z, at: self._select(z, t[at] if t.dim() else t)):
             yield found, scores[:, 0]
@@ -254,13 +261,6 @@ class Classifier:
         """Gradient of the target's score for one image, (C, H, W)."""
         ((gradient, _),) = self.gradients(image[None], target)
         return gradient[0]
-
-    def mean_gradient(self, images: Images, target: int, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Mean, or weighted sum, of the gradients (C, H, W), and every score (N,); never holds more than a batch."""
-        if self.dry:  # nothing to add up
-            ((gradients, zeros),) = self.gradients(images, target)
-            return gradients[0], zeros
-        return add_up(self.gradients(images, target), weights)
 
     # -- inside --------------------------------------------------------------------------------------------------
 

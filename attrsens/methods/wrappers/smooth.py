@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
+from attrsens.methods._settings import Points, one
 from attrsens.spec import WRAPPERS, Param
 
 if TYPE_CHECKING:
@@ -13,7 +15,42 @@ if TYPE_CHECKING:
     from attrsens.models.classifier import Classifier
 
 
-@WRAPPERS("smooth", version=1, cost="n x base")
+def _settings(base: Base, f: Classifier, x: Tensor, targets: Sequence[int], points: Points) -> Iterator[Tensor]:
+    """Means and medians over the first n of the same maps."""
+    import torch
+
+    from attrsens.models.batches import Stack, prefix_sums
+
+    radius, ball = points[0]["radius"], points[0]["ball"]
+    if radius == 0:
+        heatmap = base(x)
+        yield from [heatmap] * len(points)
+        return
+    stream = f.stream(points[0]["seed"], "smooth")
+
+    def copies(indices: range) -> Tensor:
+        shape = tuple(x.shape)
+        draws = stream.normal(indices, shape) if ball == "gaussian" else 2 * stream.uniform(indices, shape) - 1
+        return x.new_tensor(draws).mul_(radius).add_(x)
+
+    counts = [point["n"] for point in points]
+    held: list[Tensor] = []  # a median needs them all
+    keep = any(point["agg"] == "median" for point in points)
+
+    def maps() -> Iterator[Tensor]:
+        for part in base.many(Stack(counts[-1], copies, like=x)):
+            held.extend([part] if keep else [])
+            yield part
+
+    for n, point, total in zip(counts, points, prefix_sums(maps(), counts), strict=True):
+        if point["agg"] == "median":
+            ordered = torch.cat(held)[:n].sort(0).values
+            yield (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
+        else:
+            yield total / n
+
+
+@WRAPPERS("smooth", version=1, cost="n x base", over=("n", "agg"), settings=_settings)
 def smooth(
     base: Base,
     f: Classifier,
@@ -41,25 +78,5 @@ def smooth(
     argmin_e mean_i ||Phi(x + u_i) - e||: the mean for squared L2, the median for L1. Yeh et al. 2019 and HSE eq. 3;
     methods 2.7. n times the base. Draw i is the same for every n; radius 0 is the base itself.
     """
-    import torch
-
-    from attrsens.models.batches import Stack
-
-    if radius == 0:
-        return base(x)
-    stream = f.stream(seed, "smooth")
-
-    def copies(indices: range) -> Tensor:
-        shape = tuple(x.shape)
-        draws = stream.normal(indices, shape) if ball == "gaussian" else 2 * stream.uniform(indices, shape) - 1
-        return x.new_tensor(draws).mul_(radius).add_(x)
-
-    parts = base.many(Stack(n, copies, like=x))
-    if agg == "median":
-        ordered = torch.cat(list(parts)).sort(0).values
-        return (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
-    total: Tensor | None = None
-    for part in parts:
-        total = part.sum(0) if total is None else total + part.sum(0)
-    assert total is not None
-    return total / n
+    found: Tensor = one(_settings, base, f, x, target, n=n, radius=radius, ball=ball, agg=agg, seed=seed)
+    return found
