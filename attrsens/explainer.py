@@ -40,13 +40,24 @@ class Base:
     ) -> None:
         self.spec, self.arguments, self.f, self.target, self.inner = spec, arguments, f, target, inner
         self.notes: dict[str, float | None] = {}
+        self._before = (inner, f) if inner else (f,)
 
     def __call__(self, x: Tensor) -> Tensor:
-        before = (self.inner, self.f) if self.inner else (self.f,)
-        result: Any = self.spec.function(*before, x, self.target, **self.arguments)
-        heatmap, self.notes = result if isinstance(result, tuple) else (result, {})
-        found: Tensor = heatmap
-        return found
+        result = self.spec.function(*self._before, x, self.target, **self.arguments)
+        heatmap, self.notes = _noted(result)
+        return heatmap
+
+    def across(
+        self, x: Tensor, targets: Sequence[int], points: Sequence[Mapping[str, Value]]
+    ) -> Iterator[tuple[Tensor, dict[str, float | None]]]:
+        """Raw maps and notes of an image for each of several settings, by the entry's trait `settings`, or as one row
+        of its trait `together`."""
+        if "settings" in self.spec.traits:
+            results = self.spec.traits["settings"](*self._before, x, targets, points)
+        else:
+            f, together = self.f, self.spec.traits["together"]
+            (results,) = together(f, x[None], targets[:1], [f.image], [f.zoom], [points], width=1)
+        yield from map(_noted, results)
 
     def many(self, images: Images) -> Iterator[Tensor]:
         """Raw maps (b, C, H, W) or (b, H, W), batch by batch."""
@@ -56,8 +67,7 @@ class Base:
 
         together = self.spec.traits.get("many")
         if together:
-            before = (self.inner, self.f) if self.inner else (self.f,)
-            yield from together(*before, images, self.target, **self.arguments)
+            yield from together(*self._before, images, self.target, **self.arguments)
         else:
             for chunk in chunks(images, self.f.sizes[1]):
                 yield torch.stack([self(image) for image in chunk])
@@ -112,8 +122,8 @@ class Explainer:
         f = self.view()
         if "together" in self.spec.traits and not self.wrappers:
             found = [images.build(range(i, i + 1))[0] for i in range(len(images))]
-            raws, passes = raw_together([self] * len(found), found, f.sizes[1])
-            return torch.stack([raw.map.float().cpu() for raw in raws]), passes
+            rows, passes = raw_together([([self], pixels) for pixels in found], f.sizes[1])
+            return torch.stack([raw.map.float().cpu() for (raw,) in rows]), passes
         base, size = self._base(f), self.width
         out = []
         for start in range(0, len(images), size):
@@ -126,8 +136,30 @@ class Explainer:
     @property
     def width(self) -> int:
         """How many images `many` passes at a time, on which a map's last bits may depend; 1 where each is by itself."""
-        outermost = self.wrappers[-1][0] if self.wrappers else self.spec
-        return self.classifier.sizes[1] if "many" in outermost.traits else 1
+        return self.classifier.sizes[1] if "many" in self.outermost[0].traits else 1
+
+    @property
+    def outermost(self) -> tuple[Spec, dict[str, Value]]:
+        """The last wrapper, else the method, with its own parameters."""
+        if not self.wrappers:
+            return self.spec, self.own()
+        spec, parameters = self.wrappers[-1]
+        return spec, spec.complete(parameters)
+
+    def common(self, beside: bool = False) -> tuple[object, ...]:
+        """What explainers must have alike for their settings to share one run (`raw_across`) or, `beside`, one batch
+        (`raw_together`), where images and targets may differ as well."""
+        spec, own = self.outermost
+        p = self.complete()
+        view = p["output"], p["space"], p["sign"] == "abs_sample", self.dry
+        inner = [] if not self.wrappers else [self.own(), *(w.complete(values) for w, values in self.wrappers[:-1])]
+        names = [self.spec.name, *(w.name for w, _ in self.wrappers)]
+        shared = spec.shared(own, beside)
+        alike: tuple[object, ...] = (names, view, inner, own if shared is None else shared)
+        if beside:
+            return alike
+        free = "target" in spec.traits.get("over", ()) and not self.wrappers
+        return (*alike, self.image, self.zoom, None if free else self.target)
 
     def _base(self, f: Classifier) -> Base:
         """The method with its wrappers, on a view."""
@@ -185,33 +217,88 @@ class Explainer:
         return self.spec.complete(self.parameters)
 
 
-def raw_together(explainers: Sequence[Explainer], pixels: Sequence[Tensor], width: int) -> tuple[list[Raw], Passes]:
-    """What `raw` gives for each of several images of one size under one call, of which `width` advance at a time (the
+def raw_across(explainers: Sequence[Explainer], pixels: Tensor) -> Iterator[tuple[Raw, Passes]]:
+    """What `raw` gives for one image under each of several settings that share a run, in order and each as soon as it
+    is known; and the passes that were made for it, which are few where settings before it made them (a `Raw` says what
+    its setting costs by itself).
+
+    Args:
+        explainers: of one classifier, alike but for what the trait `over` of the outermost wrapper, else of the method,
+            names, and ascending in that. Without that trait they must be equal.
+
+    Raises:
+        InputError: a map is not finite or not of the image's shape.
+        ValueError: they differ in something else.
+    """
+    from attrsens.models.batches import Passes
+
+    first = explainers[0]
+    _check_alike(explainers)
+    f = first.view()
+    base, x = first._base(f), f.encode(pixels)
+    if "over" in base.spec.traits:
+        points = [explainer.outermost[1] for explainer in explainers]
+        found = base.across(x, [explainer.target for explainer in explainers], points)
+    else:
+        found = ((base(x), base.notes) for _ in explainers)
+    before = Passes()
+    for explainer, (heatmap, notes) in zip(explainers, found, strict=True):
+        made = Passes(f.passes.forward - before.forward, f.passes.backward - before.backward)
+        before = replace(f.passes)
+        alone = made if len(explainers) == 1 else replace(explainer, dry=True).raw(pixels).passes
+        yield Raw(explainer.checked(heatmap, pixels), _finite(notes), alone), made
+
+
+def raw_together(rows: Sequence[tuple[Sequence[Explainer], Tensor]], width: int) -> tuple[list[list[Raw]], Passes]:
+    """What `raw` gives for images of one size, each under several settings, of which `width` advance at a time (the
     trait `together`); and the passes that were made. The last batch is filled up with copies, so that a result does not
     depend on its company, to the last bit.
 
     Args:
-        explainers: of one classifier, method and parameters, for each image its target, hash and zoom.
+        rows: an image's pixels and the explainers of its settings, which differ in what the trait `over` names and
+            ascend in it. Rows may differ in target, hash, zoom, and what the trait `beside` names.
 
     Raises:
         InputError: a map is not finite or not of the image's shape.
+        ValueError: the explainers differ in something else.
     """
-    import torch
-
-    first = explainers[0]
+    first = rows[0][0][0]
+    for explainers, _ in rows:
+        _check_alike(explainers)
+    _check_alike([explainers[0] for explainers, _ in rows], beside=True)
     f, together = first.view(), first.spec.traits["together"]
-    alone = replace(first, dry=True).raw(pixels[0]).passes  # what an image costs by itself
-    out = []
-    for start in range(0, len(pixels), width):
-        pairs = list(zip(explainers, pixels, strict=True))[start : start + width]
-        full = pairs + pairs[-1:] * (width - len(pairs))
-        encoded = torch.stack([f.encode(image) for _, image in full])
-        targets, images, zooms = zip(*((e.target, e.image, e.zoom) for e, _ in full), strict=True)
-        results = together(f, encoded, targets, images, zooms, **first.own())
-        for (explainer, image), result in zip(pairs, results, strict=False):
-            heatmap, notes = result if isinstance(result, tuple) else (result, {})
-            out.append(Raw(explainer.checked(heatmap, image), _finite(notes), alone))
+    alone: dict[str, Passes] = {}  # what a setting costs by itself
+    out: list[list[Raw]] = []
+    for start in range(0, len(rows), width):
+        part = list(rows[start : start + width])
+        full = part + part[-1:] * (width - len(part))
+        places = [(pixels.data_ptr(), pixels.shape, pixels.stride()) for _, pixels in full]
+        once = dict(zip(places, (pixels for _, pixels in full), strict=True))  # what is one image is one tensor
+        encoded = {place: f.encode(pixels) for place, pixels in once.items()}
+        targets, images, zooms = zip(*((e[0].target, e[0].image, e[0].zoom) for e, _ in full), strict=True)
+        points = [[explainer.own() for explainer in explainers] for explainers, _ in full]
+        results = together(f, [encoded[place] for place in places], targets, images, zooms, points, width=width)
+        for (explainers, pixels), own, found in zip(part, points, results, strict=False):
+            raws = []
+            for explainer, point, (heatmap, notes) in zip(explainers, own, map(_noted, found), strict=True):
+                if str(point) not in alone:
+                    alone[str(point)] = replace(explainer, dry=True).raw(pixels).passes
+                raws.append(Raw(explainer.checked(heatmap, pixels), _finite(notes), alone[str(point)]))
+            out.append(raws)
     return out, f.passes
+
+
+def _check_alike(explainers: Sequence[Explainer], beside: bool = False) -> None:
+    """Raise unless they can share a run."""
+    first = explainers[0]
+    for other in explainers:
+        if other.classifier is not first.classifier or other.common(beside) != first.common(beside):
+            raise ValueError(f"{first.spec.name}: these settings cannot share a run")
+
+
+def _noted(result: Any) -> tuple[Tensor, dict[str, float | None]]:
+    """A map with its notes, whether or not there are any."""
+    return result if isinstance(result, tuple) else (result, {})
 
 
 def _finite(notes: Mapping[str, float | None]) -> dict[str, float | None]:

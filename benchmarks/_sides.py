@@ -135,8 +135,9 @@ def ours(s: Subject, work: Work) -> Callable[[], tuple[Tensor, Passes]]:
         return raw.map, raw.passes
 
     def together() -> tuple[Tensor, Passes]:
-        raws, passes = raw_together(each[: work.images], s.images[: work.images], work.images)
-        return raws[0].map, passes
+        rows = [([one], image) for one, image in zip(each, s.images, strict=True)][: work.images]
+        raws, passes = raw_together(rows, work.images)
+        return raws[0][0].map, passes
 
     return alone if work.images == 1 else together
 

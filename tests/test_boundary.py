@@ -409,9 +409,9 @@ def test_images_together_equal_images_alone(method: str) -> None:
     p = spec.complete({"search_steps": 6, "doublings": 4})
     own = {h.name: p[h.name] for h in spec.own()}
     view = f.view()
-    results = spec.traits["together"](view, list(x), targets, names, [f.zoom] * 3, **own)
+    results = spec.traits["together"](view, list(x), targets, names, [f.zoom] * 3, [[own]] * 3, width=1)
     forward = 0
-    for image, name, target, (heatmap, notes) in zip(x, names, targets, results, strict=True):
+    for image, name, target, ((heatmap, notes),) in zip(x, names, targets, results, strict=True):
         alone = attrsens.Explainer(f, spec, target, p, name).raw(image)
         torch.testing.assert_close(heatmap, alone.map, rtol=1e-4, atol=1e-4 * float(alone.map.abs().max()))
         assert notes["distance"] == pytest.approx(alone.notes["distance"], rel=1e-3)

@@ -415,9 +415,9 @@ def test_images_together_are_the_explainers_one_by_one() -> None:
     own = {h.name: p[h.name] for h in SPEC.own()}
     assert SPEC.traits["together"] is together
     shared = view(f)
-    results = together(shared, xs, targets, images, [f.zoom] * 3, **own)
+    results = together(shared, xs, targets, images, [f.zoom] * 3, [[own]] * 3, width=1)
     assert (shared.passes.forward, shared.passes.backward) == (3 * (36 + 12), 36)
-    for x, target, image, (heatmap, notes) in zip(xs, targets, images, results, strict=True):
+    for x, target, image, ((heatmap, notes),) in zip(xs, targets, images, results, strict=True):
         alone = attrsens.Explainer(f, SPEC, target, p, image).raw(x)
         torch.testing.assert_close(heatmap, alone.map, rtol=0, atol=1e-4)
         assert_notes(notes, alone.notes)
@@ -579,10 +579,10 @@ def test_on_the_real_network_a_batch_of_fixed_shape_is_exact(lite0, chelsea) -> 
     xs, targets, images = torch.stack([chelsea, chelsea.flip(-1)]), [281, 282], ["a", "b"]
     p = SPEC.complete({"steps": 8, "init": "ones"})
     own = {h.name: p[h.name] for h in SPEC.own()}
-    results = together(view(lite0), xs, targets, images, [(1.0, 1.0)] * 2, width=2, **own)
-    for i, (heatmap, notes) in enumerate(results):
+    results = together(view(lite0), xs, targets, images, [(1.0, 1.0)] * 2, [[own]] * 2, width=2)
+    for i, ((heatmap, notes),) in enumerate(results):
         given = xs[i : i + 1], targets[i : i + 1], images[i : i + 1], [(1.0, 1.0)]
-        ((alone, same),) = together(view(lite0), *given, width=2, **own)
+        (((alone, same),),) = together(view(lite0), *given, [[own]], width=2)
         assert torch.equal(heatmap, alone)
         assert notes == same
         narrow = attrsens.Explainer(lite0, SPEC, targets[i], p, images[i]).raw(xs[i])

@@ -91,14 +91,14 @@ def test_images_of_other_factors_advance_together_as_alone(init: str) -> None:
     f, xs = small(), uniform(4, 3, 16, 16, seed=8)
     own = SPEC.complete({"steps": 8, "mask_side": 8, "blur_radius": 4, "blur_space": "original", "init": init})
     bound = [attrsens.Explainer(f, SPEC, i % 2, own, f"image {i}", zoom=zoom) for i, zoom in enumerate(ZOOMS)]
-    whole, _ = raw_together(bound, list(xs), 4)
-    for one, x, raw in zip(bound, xs, whole, strict=True):
+    whole, _ = raw_together([([one], x) for one, x in zip(bound, xs, strict=True)], 4)
+    for one, x, (raw,) in zip(bound, xs, whole, strict=True):
         torch.testing.assert_close(one.raw(x).map, raw.map, rtol=0, atol=1e-4)
-        (alone,), _ = raw_together([one], [x], 4)
+        ((alone,),), _ = raw_together([([one], x)], 4)
         assert torch.equal(alone.map, raw.map), "to the last bit at one width"
     same = [attrsens.Explainer(f, SPEC, 0, own, "image", zoom=zoom) for zoom in ZOOMS]
-    maps, _ = raw_together(same, [xs[0]] * 4, 4)
-    assert len({m.map.numpy().tobytes() for m in maps}) == 4, "the factor counts"
+    maps, _ = raw_together([([one], xs[0]) for one in same], 4)
+    assert len({m.map.numpy().tobytes() for (m,) in maps}) == 4, "the factor counts"
 
 
 def test_in_pixels_of_the_crop_the_factor_plays_no_part() -> None:

@@ -135,7 +135,7 @@ def compute(
         return entry.arrays["map"], entry.data["notes"], PassInfo(**entry.data["passes"])
     bound, pixels = found.bound(classifier, call, target), torch.from_numpy(found.pixels)
     if shares(call):
-        (raw,), made = raw_together([bound], [pixels], cell.width)
+        ((raw,),), made = raw_together([([bound], pixels)], cell.width)
     else:
         raw = bound.raw(pixels)
         made = raw.passes

@@ -231,12 +231,12 @@ def _advance(
             explainers = [found.bound(classifier, call, target) for _, found, target in batch]
             pixels = [torch.from_numpy(found.pixels) for _, found, _ in batch]
             try:
-                raws, made = raw_together(explainers, pixels, width)
+                raws, made = raw_together([([e], p) for e, p in zip(explainers, pixels, strict=True)], width)
             except AttrsensError:
                 continue  # each will say for itself what is wrong with it
             tally.passes.forward += made.forward
             tally.passes.backward += made.backward
-            for (cell, found, target), raw in zip(batch, raws, strict=True):
+            for (cell, found, target), (raw,) in zip(batch, raws, strict=True):
                 done[cell.key] = kept(cell.key, raw, call, classifier, found.image, target, store)
 
 

@@ -79,7 +79,8 @@ def advance(
     """Every problem's course, in one batch of fixed shape, with snapshots after the given numbers of steps.
 
     A step costs one pass forward and back a problem; `width` fills the batch up to a multiple of it, at that price.
-    Problems that hold the same tensor `x`, target and zoom share the 36 passes that find their disc.
+    Problems that hold the same tensor `x`, target and zoom share the 36 passes that find their disc, which make batches
+    of their own, so that the disc does not depend on who else looks for one.
 
     Raises:
         AttrsensError: the view loses the sign of gradients.
@@ -212,16 +213,18 @@ def _search(f: Classifier, problems: Sequence[Problem], drawn: Tensor) -> list[i
     from attrsens.models.batches import Stack
 
     asks = {(id(p.x), p.target, p.zoom): p for p in problems}
-    pairs = [(blurred := blur(p.x, p.sd(SEARCH_BLUR)), p.x - blurred) for p in asks.values()]
     masks = torch.cat([torch.ones_like(drawn[:1]), drawn])[:, None]
-    count = len(masks)
 
-    def hidden(indices: range) -> Tensor:
-        parts = [(pairs[i // count], masks[i % count]) for i in indices]
-        return torch.stack([torch.addcmul(blurred, mask, detail) for (blurred, detail), mask in parts])
+    def scores_of(p: Problem) -> Tensor:
+        blurred = blur(p.x, p.sd(SEARCH_BLUR))
+        detail = p.x - blurred
 
-    targets = [p.target for p in asks.values() for _ in range(count)]
-    scores = f.score(Stack(len(targets), hidden, problems[0].x), targets).reshape(-1, count)
+        def hidden(indices: range) -> Tensor:
+            return torch.addcmul(blurred, masks[indices.start : indices.stop], detail)
+
+        return f.score(Stack(len(masks), hidden, p.x), p.target)
+
+    scores = torch.stack([scores_of(p) for p in asks.values()])
     clean, rest = scores[:, :1], scores[:, 1:]
     last = rest[:, -1:]
     fall = clean - last

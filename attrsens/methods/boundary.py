@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
+from attrsens.methods._settings import Points
 from attrsens.methods.integrated import RULES, quadrature
 from attrsens.spec import METHODS, Param
 
@@ -62,12 +63,15 @@ def bsm_together(
     targets: Sequence[int],
     images: Sequence[str],
     zooms: Sequence[tuple[float, float]],
-    **parameters: Any,
-) -> list[Result]:
-    """The results of `bsm` on images of one size, which advance in one batch; the hashes `images` key the draws,
-    `zooms` play no part."""
+    points: Sequence[Points],
+    *,
+    width: int,
+) -> list[list[Result]]:
+    """The results of `bsm` on images of one size, which advance in one batch and have one setting in common; the
+    hashes `images` key the draws, `zooms` and `width` play no part."""
     import torch
 
+    parameters = dict(points[0][0])
     normal = parameters.pop("normal")
     near, own, notes = _find(f, xs, images, **parameters)
     goals = torch.tensor(targets, device=own.device)
@@ -80,7 +84,7 @@ def bsm_together(
         return both[:, 0] - both[:, 1]
 
     maps = torch.cat([gradients for _, _, gradients in f.loss_gradients(f.encode(near.points), height)])
-    return list(zip(maps, notes, strict=True))
+    return [[(heatmap, note)] * len(own) for heatmap, note, own in zip(maps, notes, points, strict=True)]
 
 
 @METHODS(
@@ -89,6 +93,8 @@ def bsm_together(
     gradient=True,
     cost=COST.format("2 F + 1 B", "210 F + 163 B"),
     together=bsm_together,
+    over=(),
+    beside=(),
 )
 def boundary_saliency(
     f: Classifier,
@@ -123,7 +129,8 @@ def boundary_saliency(
     9 S (F + B); apgd 2 (S + 1) (F + B); then bisect F for each attack and once more, and (2 + bisect) F + 1 B a polish.
     """
     named = locals()
-    (result,) = bsm_together(f, x[None], [target], [f.image], [f.zoom], **_parameters("bsm", named))
+    points = [[_parameters("bsm", named)]]
+    ((result,),) = bsm_together(f, x[None], [target], [f.image], [f.zoom], points, width=1)
     return result
 
 
@@ -133,24 +140,27 @@ def big_together(
     targets: Sequence[int],
     images: Sequence[str],
     zooms: Sequence[tuple[float, float]],
-    **parameters: Any,
-) -> list[Result]:
-    """The results of `big` on images of one size, which advance in one batch; the hashes `images` key the draws,
-    `zooms` play no part."""
+    points: Sequence[Points],
+    *,
+    width: int,
+) -> list[list[Result]]:
+    """The results of `big` on images of one size, which advance in one batch and have one setting in common; the
+    hashes `images` key the draws, `zooms` and `width` play no part."""
     import torch
 
     from attrsens.models.batches import Stack
 
+    parameters = dict(points[0][0])
     rule, steps = parameters.pop("rule"), parameters.pop("steps")
     near, _, notes = _find(f, xs, images, **parameters)
     x = torch.stack(list(xs))
     start = f.encode(near.points)
-    points, weights = (torch.tensor(v, dtype=torch.float32, device=x.device) for v in quadrature(rule, steps))
-    count = len(points)
+    nodes, weights = (torch.tensor(v, dtype=torch.float32, device=x.device) for v in quadrature(rule, steps))
+    count = len(nodes)
 
     def path(indices: range) -> Tensor:
         at = torch.tensor(list(indices), device=x.device)
-        image, t = at // count, points[at % count].reshape(-1, 1, 1, 1)
+        image, t = at // count, nodes[at % count].reshape(-1, 1, 1, 1)
         return start[image] + t * (x[image] - start[image])
 
     total, scores, seen = torch.zeros_like(x), [], 0
@@ -161,7 +171,7 @@ def big_together(
         scores.append(score)
         if not f.dry:
             total.index_add_(0, at // count, gradients * weights[at % count].reshape(-1, 1, 1, 1))
-    if points[0] == 0 and points[-1] == 1:
+    if nodes[0] == 0 and nodes[-1] == 1:
         along = torch.cat(scores).reshape(len(x), count)
         rise = along[:, -1] - along[:, 0]
     else:
@@ -171,7 +181,7 @@ def big_together(
     gaps = (maps.flatten(1).sum(1) - rise).abs().tolist()
     for note, gap in zip(notes, gaps, strict=True):
         note["completeness_gap"] = None if f.sign == "abs_sample" else gap  # magnitudes complete nothing
-    return list(zip(maps, notes, strict=True))
+    return [[(heatmap, note)] * len(own) for heatmap, note, own in zip(maps, notes, points, strict=True)]
 
 
 @METHODS(
@@ -180,6 +190,8 @@ def big_together(
     gradient=True,
     cost=COST.format("1 + points F + points B", "229 F + 182 B"),
     together=big_together,
+    over=(),
+    beside=(),
 )
 def boundary_integrated_gradients(
     f: Classifier,
@@ -216,7 +228,8 @@ def boundary_integrated_gradients(
     noted; rules without both end points add two passes forward.
     """
     named = locals()
-    (result,) = big_together(f, x[None], [target], [f.image], [f.zoom], **_parameters("big", named))
+    points = [[_parameters("big", named)]]
+    ((result,),) = big_together(f, x[None], [target], [f.image], [f.zoom], points, width=1)
     return result
 
 

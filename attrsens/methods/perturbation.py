@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from attrsens.errors import AttrsensError
 from attrsens.methods._descent import SEARCH_BLUR, Common, Problem, advance
-from attrsens.spec import METHODS, Param, Value
+from attrsens.methods._settings import Notes, Points
+from attrsens.spec import METHODS, Param
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,48 +18,57 @@ if TYPE_CHECKING:
     from attrsens.models.classifier import Classifier
 
 MAX_BLUR = 1000  # pixels
-Result = tuple["Tensor", dict[str, float | None]]
+BESIDE = ("blur_radius", "init", "seed")
+Result = tuple["Tensor", Notes]
 
 
 def together(
     f: Classifier,
-    xs: Tensor,
+    xs: Sequence[Tensor] | Tensor,
     targets: Sequence[int],
     images: Sequence[str],
     zooms: Sequence[tuple[float, float]],
+    points: Sequence[Points],
     *,
-    width: int = 1,
-    **arguments: Value,
-) -> list[Result]:
-    """The results of `mp` on images (N, C, H, W) of one size, which advance in one batch; equal to the single ones but
+    width: int,
+) -> list[list[Result]]:
+    """The results of `mp` on images (C, H, W) of one size, which advance in one batch; equal to the single ones but
     for float noise. The optimiser amplifies it: on lite0, maps from batches of two shapes are 1e-3 apart after 10 steps
     and correlate at .95 to .99 after 300, so whoever compares runs keeps to one `width` and one `--batch`.
 
     Args:
+        xs: those that are one tensor share the search for their discs.
         images: the hash of each image, which keys its draws.
         zooms: of each image, its pixels a pixel of the picture before resizing, down and across.
+        points: of each image, its settings, which differ in `steps`; they are snapshots of one course. The images'
+            settings differ in `blur_radius`, `init` and `seed`, too.
         width: the batch is filled up to a multiple of this by copies, so that a result does not depend, to the bit,
             on how many others there are.
-        arguments: every parameter of `mp`.
 
     Raises:
         AttrsensError: a blur in original pixels is wider than MAX_BLUR pixels of the crop.
     """
-    a: dict[str, Any] = arguments
-    own = {name: a[name] for name in ("blur_radius", "init", "seed")}
-    if a["blur_space"] == "crop":
+    first = points[0][0]
+    if first["blur_space"] == "crop":
         zooms = [(1.0, 1.0)] * len(images)
-    radius, zoom = max(a["blur_radius"], SEARCH_BLUR), max(map(max, zooms))
-    if radius * zoom > MAX_BLUR:
-        raise AttrsensError(
-            f"mp: a blur of {radius:g} original pixels is one of {radius * zoom:,.0f} pixels after resizing; "
-            f"at most {MAX_BLUR:,}"
-        )
-    rows = zip(xs, targets, images, zooms, strict=True)
-    problems = [Problem(x, target, image, zoom=zoom, **own) for x, target, image, zoom in rows]
-    common = Common(**{field.name: a[field.name] for field in fields(Common)})
-    steps = a["steps"]
-    return [(course.maps[steps], course.notes[steps]) for course in advance(f, problems, [steps], common, width)]
+    for (point, *_), zoom in zip(points, zooms, strict=True):
+        radius, wide = max(point["blur_radius"], SEARCH_BLUR), max(zoom)
+        if radius * wide > MAX_BLUR:
+            raise AttrsensError(
+                f"mp: a blur of {radius:g} original pixels is one of {radius * wide:,.0f} pixels after resizing; "
+                f"at most {MAX_BLUR:,}"
+            )
+    problems = [
+        Problem(x, target, image, zoom=zoom, **{name: own[0][name] for name in BESIDE})
+        for x, target, image, zoom, own in zip(xs, targets, images, zooms, points, strict=True)
+    ]
+    common = Common(**{field.name: first[field.name] for field in fields(Common)})
+    counts = sorted({point["steps"] for own in points for point in own})
+    courses = advance(f, problems, counts, common, width)
+    return [
+        [(course.maps[point["steps"]], course.notes[point["steps"]]) for point in own]
+        for course, own in zip(courses, points, strict=True)
+    ]
 
 
 def _unmoved(facts: Facts) -> str | None:
@@ -73,6 +83,8 @@ def _unmoved(facts: Facts) -> str | None:
     gradient=True,
     cost="steps F + steps B; circle: 36 F more",
     together=together,
+    over=("steps",),
+    beside=BESIDE,
     unfit=_unmoved,
 )
 def meaningful_perturbation(
@@ -188,27 +200,23 @@ def meaningful_perturbation(
     the loss and its terms as the last step saw them, before its update (`score` is the target's score on the perturbed
     image), and the cells a side.
     """
-    (result,) = together(
-        f,
-        x[None],
-        [target],
-        [f.image],
-        [f.zoom],
-        steps=steps,
-        blur_radius=blur_radius,
-        blur_space=blur_space,
-        init=init,
-        seed=seed,
-        circle_at=circle_at,
-        mask_side=mask_side,
-        mask_blur=mask_blur,
-        jitter=jitter,
-        l1_weight=l1_weight,
-        tv_weight=tv_weight,
-        tv_power=tv_power,
-        tv=tv,
-        learning_rate=learning_rate,
-        output_blur=output_blur,
-        quantize=quantize,
-    )
+    own = {
+        "steps": steps,
+        "blur_radius": blur_radius,
+        "blur_space": blur_space,
+        "init": init,
+        "seed": seed,
+        "circle_at": circle_at,
+        "mask_side": mask_side,
+        "mask_blur": mask_blur,
+        "jitter": jitter,
+        "l1_weight": l1_weight,
+        "tv_weight": tv_weight,
+        "tv_power": tv_power,
+        "tv": tv,
+        "learning_rate": learning_rate,
+        "output_blur": output_blur,
+        "quantize": quantize,
+    }
+    ((result,),) = together(f, x[None], [target], [f.image], [f.zoom], [[own]], width=1)
     return result
