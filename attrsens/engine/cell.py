@@ -98,6 +98,42 @@ class Cell:
         return replace(self, calls=tuple(c.raw() for c in self.calls))
 
 
+def over_names(call: Call) -> tuple[str, ...]:
+    """What may differ between calls that one run computes, of the outermost wrapper, else of the method; "target" says
+    that classes may differ, too."""
+    entry, registry = _outermost(call)
+    return tuple(registry[entry.name].traits.get("over", ()))
+
+
+def over_values(call: Call) -> tuple[Value, ...]:
+    """The values of what may differ, by which the calls of one run are sorted."""
+    entry, _ = _outermost(call)
+    return tuple(entry.parameters[name] for name in over_names(call) if name != "target")
+
+
+def run_key(call: Call, beside: bool = False) -> str | None:
+    """What calls must have alike for one run to compute them all (`explainer.raw_across`); None for one that shares
+    with no other.
+
+    Args:
+        beside: for rows of one batch to compute them (`explainer.raw_together`).
+    """
+    entry, registry = _outermost(call)
+    shared = registry[entry.name].shared(entry.parameters, beside)
+    if shared is None:
+        return None
+    raw, same = call.raw(), replace(entry, parameters=shared)
+    if call.wrappers:
+        return canonical(replace(raw, wrappers=(*raw.wrappers[:-1], same)).identity)
+    kept = {name: value for name, value in raw.parameters.items() if name in shared}
+    return canonical(replace(raw, parameters=kept).identity)
+
+
+def _outermost(call: Call) -> tuple[Call, Registry]:
+    """The last wrapper, else the method itself, and where it is registered."""
+    return (call.wrappers[-1], WRAPPERS) if call.wrappers else (call, METHODS)
+
+
 def parse_call(expression: str, flags: Mapping[str, object] = {}, registry: Registry = METHODS) -> Call:
     """A call from `name[:parameter=value,...][+wrapper[:parameter=value,...]]...`.
 
