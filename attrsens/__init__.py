@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from attrsens.engine.verbs import compare as compare
     from attrsens.engine.verbs import explain as explain
     from attrsens.engine.verbs import score as score
+    from attrsens.engine.verbs import sweep as sweep
     from attrsens.errors import AttrsensError as AttrsensError
     from attrsens.explainer import Explainer as Explainer
     from attrsens.heatmaps import Attribution as Attribution
@@ -42,6 +43,7 @@ _HOME = {
     "explain": "engine.verbs",
     "load": "models.zoo",
     "score": "engine.verbs",
+    "sweep": "engine.verbs",
 }
 __all__ = [*_HOME]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -17,7 +17,8 @@ import attrsens
 from attrsens.engine.compute import Ready, Tally
 from attrsens.engine.judge import Judge
 from attrsens.engine.prepare import prepare_score
-from attrsens.engine.run import Found, run, width_of
+from attrsens.engine.run import Found, run
+from attrsens.engine.together import width_of
 from attrsens.samples import samples
 from attrsens.seeds import Stream
 
@@ -138,7 +139,7 @@ class Judged:
         kept: list[tuple[Any, ...]] = []
         for _ in run(prepared.request, None, Tally(), lambda *given: kept.append(given)):
             pass
-        self.judging, self.width = prepared.judging, width_of(prepared.request, s.classifier)
+        self.judging, self.width = prepared.judging, partial(width_of, prepared.request)
         self.classifier, self.source, ready, part = kept[0]
         self.ready: Ready = ready
         self.part: list[Found] = part
@@ -162,7 +163,7 @@ class Judged:
     def _judge(self, part: list[Found]) -> Made:
         assert self.judging
         tally = Tally()
-        judge = Judge(self.judging, {self.classifier.id: self.width}, None, tally)
+        judge = Judge(self.judging, self.width, None, tally)
         judge(self.classifier, self.source, self.ready, part)
         assert part[0].result
         scores = part[0].result[0].scores.values()

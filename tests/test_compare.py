@@ -19,7 +19,7 @@ from toys import Linear, SmallNet, draw, linear, small
 import attrsens
 from attrsens.engine.agreement import Tables, brief, labels, matrices
 from attrsens.engine.changes import BLUR, Erasure, changes
-from attrsens.engine.compare import FREE
+from attrsens.engine.controls import FREE
 from attrsens.engine.inputs import Source
 from attrsens.engine.plan import plan
 from attrsens.engine.prepare_compare import USUAL, prepare_compare

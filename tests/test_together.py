@@ -12,7 +12,8 @@ from attrsens import METHODS
 from attrsens.engine.cell import parse_call
 from attrsens.engine.compute import cell_of, explainer
 from attrsens.engine.prepare import prepare
-from attrsens.engine.run import Request, width_of
+from attrsens.engine.run import Request
+from attrsens.engine.together import width_of
 from attrsens.engine.verbs import Interrupted, execute
 from attrsens.explainer import raw_together
 
@@ -80,7 +81,7 @@ def test_a_run_over_images_makes_few_batches_and_resumes_to_the_same_bytes(call:
     assert [a.map.tobytes() for a in again.attributions] == [a.map.tobytes() for a in whole.attributions]
     # a run that was cut off after two images, and goes on
     request = Request([None] * 5, [classifier()], ["top1"], [parse_call(call)], None)
-    width = width_of(request, request.classifiers[0])
+    width = width_of(request, request.classifiers[0], request.calls[0])
     assert width == 5
     stored = sorted((tmp_path / "a").rglob("*.safetensors"))
     f, parsed = classifier(), parse_call(call)
@@ -98,8 +99,8 @@ def test_batches_are_even_so_that_few_rows_are_copies() -> None:
     f = classifier(watch=seen)
     most = f.sizes[1]
     call = parse_call(CALLS[0])
-    assert width_of(Request([None] * (most + 1), [f], ["top1"], [call], None), f) == (most + 2) // 2
-    assert width_of(Request([None] * (3 * most), [f], ["top1"], [call], None), f) == most
+    assert width_of(Request([None] * (most + 1), [f], ["top1"], [call], None), f, call) == (most + 2) // 2
+    assert width_of(Request([None] * (3 * most), [f], ["top1"], [call], None), f, call) == most
     seen.clear()
     report = attrsens.explain(pictures(1), model=f, method=CALLS[0], target=["0", "1"], cache=False)
     assert [r.target.index for r in report.records] == [0, 1]

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from attrsens.engine.cell import Call
 from attrsens.engine.compute import Ready
-from attrsens.engine.controls import CONTROLS, Maps, seeded
+from attrsens.engine.controls import CONTROLS, FREE, Maps, seeded
 from attrsens.engine.inputs import Source
 from attrsens.engine.judge import Judge, shown
-from attrsens.engine.metrics import attainable, definition, rescaled, short, spec_of
+from attrsens.engine.metrics import Judging, attainable, definition, rescaled, short, spec_of
 from attrsens.engine.report import SimilarityInfo
 from attrsens.engine.run import Found, Result
 from attrsens.errors import AttrsensError
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 Map = NDArray[np.float32]
 Floats = NDArray[np.float64]
-FREE = ("shuffle", "phase", "edges", "random")  # controls that need no pass
 FRAMES = "the models see different parts of the image; give both the same --preprocess resize and crop"
 
 
@@ -73,7 +72,7 @@ class Comparer:
         p = classifier.preprocess
         frame = p.geometry(ready.image.size), p.squash
         for found in part:
-            controls = calibration(maps, found, self.judge.judging.calibrate)
+            controls = calibration(maps, found, self.judge.judging)
             self._items.append(Item(found, shown(found, found.raw), controls, frame))
 
     def grouped(self, parts: Iterator[list[Result]], size: int) -> Iterator[list[Result]]:
@@ -106,16 +105,12 @@ class Comparer:
                 _write(call, same)
 
 
-def calibration(maps: Maps, found: Found, calibrate: bool | None) -> dict[str, Map]:
-    """What takes a map's place, by the name of the control; those that fail for this input are left out.
-
-    Args:
-        calibrate: False: only what needs no pass.
-    """
+def calibration(maps: Maps, found: Found, judging: Judging) -> dict[str, Map]:
+    """What takes a map's place, by the name of the control; those that fail for this input are left out."""
     import torch
 
     out: dict[str, Map] = {}
-    for name in FREE if calibrate is False else CONTROLS:
+    for name in FREE if judging.calibrate is False or judging.spares else CONTROLS:
         if name == "seed" and not seeded(found.call):
             continue
         try:
@@ -124,33 +119,6 @@ def calibration(maps: Maps, found: Found, calibrate: bool | None) -> dict[str, M
             continue
         if not maps.dry:
             out[name] = shown(found, control.cpu().numpy())
-    return out
-
-
-def matrix(call: Call, a: Sequence[Map | None], b: Sequence[Map | None], frames: Sequence[object]) -> Floats:
-    """Similarities (n, n) of every map of `a` with every map of `b`; NaN where there is none.
-
-    Args:
-        frames: one for each place: only places with equal frames and shapes are compared. With `b is a` the matrix is
-            symmetric.
-    """
-    spec = spec_of(call)
-    parameters = {h.name: call.parameters[h.name] for h in spec.own()}
-    out = np.full((len(a), len(b)), np.nan)
-
-    def groups(maps: Sequence[Map | None]) -> dict[Any, list[int]]:
-        found: dict[Any, list[int]] = {}
-        for i, m in enumerate(maps):
-            if m is not None:
-                found.setdefault((m.shape, frames[i]), []).append(i)
-        return found
-
-    columns = groups(b)
-    for place, rows in groups(a).items():
-        if place in columns:
-            left = np.stack([m for i in rows if (m := a[i]) is not None])
-            right = left if b is a else np.stack([m for j in columns[place] if (m := b[j]) is not None])
-            out[np.ix_(rows, columns[place])] = spec.function(left, right, **parameters)
     return out
 
 
@@ -168,43 +136,94 @@ def compare(call: Call, a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple
 
 
 def _write(call: Call, items: Sequence[Item]) -> None:
-    maps, frames = [item.map for item in items], [item.frame for item in items]
-    values = matrix(call, maps, maps, frames)
-    replaced = {
-        name: matrix(call, maps, [item.controls.get(name) for item in items], frames)
-        for name in dict.fromkeys(name for item in items for name in item.controls)
-    }
-    again = replaced.pop("seed", None)
+    pairs = [(a, b) for i, a in enumerate(items) for b in items[i + 1 :] if a.found.result and b.found.result]
+    for (a, _), info in zip(pairs, likeness(call, pairs, "pair"), strict=True):
+        assert a.found.result
+        a.found.result[0].similarities.append(info)
+
+
+def likeness(call: Call, pairs: Sequence[tuple[Item, Item]], role: str, note: str = "") -> list[SimilarityInfo]:
+    """The similarity of the first map of every pair to the second, with floors and ceilings.
+
+    Args:
+        note: joins the definition.
+    """
+    if not pairs:
+        return []
     own = spec_of(call).traits
-    ceilings = [
-        values[i, i] if not seeded(item.found.call) else again[i, i] if again is not None else np.nan
-        for i, item in enumerate(items)
-    ]
-    reasons = _reasons(call, items) if np.isnan(values).any() else [None] * len(items)
-    for i, a in enumerate(items):
-        for j in range(i + 1, len(items)):
-            b = items[j]
-            if not a.found.result or not b.found.result:
-                continue
-            value = _number(values[i, j])
-            controls = {name: _mean(found[i, j], found[j, i]) for name, found in replaced.items()}
-            floor = controls.get(own.get("floor", "phase"))
-            ceiling = attainable([_number(ceilings[i]), _number(ceilings[j])], own["direction"])
-            reason = None if value is not None else _reason(a, b) or reasons[i] or reasons[j] or "not a finite number"
-            info = SimilarityInfo(
+    each = {id(item): item for pair in pairs for item in pair}
+    values = _aligned(call, [(a, a.map, b, b.map) for a, b in pairs])
+    names = dict.fromkeys(name for item in each.values() for name in item.controls if name != "seed")
+    replaced = {
+        name: (
+            _aligned(call, [(a, a.map, b, b.controls.get(name)) for a, b in pairs]),
+            _aligned(call, [(b, b.map, a, a.controls.get(name)) for a, b in pairs]),
+        )
+        for name in names
+    }
+    items = list(each.values())
+    again = [item.controls.get("seed") if seeded(item.found.call) else item.map for item in items]
+    retests = _aligned(call, [(item, item.map, item, m) for item, m in zip(items, again, strict=True)])
+    ceilings = dict(zip(each, retests, strict=True))
+    reasons = dict(zip(each, _reasons(call, items), strict=True)) if np.isnan(values).any() else {}
+    out = []
+    for k, (a, b) in enumerate(pairs):
+        assert b.found.result
+        value = _number(values[k])
+        controls = {name: _mean(*(side[k] for side in sides)) for name, sides in replaced.items()}
+        floor = controls.get(own.get("floor", "phase"))
+        ceiling = attainable([_number(ceilings[id(a)]), _number(ceilings[id(b)])], own["direction"])
+        why = _reason(a, b) or reasons.get(id(a)) or reasons.get(id(b)) or "not a finite number"
+        text = definition(call, a.found.call, a.found.target, b.found.call)
+        out.append(
+            SimilarityInfo(
                 name=short(call),
                 value=value,
                 to=b.found.result[0].key,
-                role="pair",
+                role=role,
                 floor=floor if value is not None else None,
                 ceiling=ceiling if value is not None else None,
-                definition=definition(call, a.found.call, a.found.target, b.found.call),
+                definition=f"{text}; {note}" if note else text,
                 direction=own["direction"],
-                reason=reason,
+                reason=None if value is not None else why,
                 rescaled=rescaled(call, value, floor),
                 controls=controls,
             )
-            a.found.result[0].similarities.append(info)
+        )
+    return out
+
+
+def _aligned(call: Call, rows: Sequence[tuple[Item, Map | None, Item, Map | None]]) -> Floats:
+    """The similarity of the maps of each row, NaN where one lacks or their frames or shapes differ. Rows share work:
+    all at once where they are most of the pairs of their maps, else those with one map in common."""
+    spec = spec_of(call)
+    parameters = {h.name: call.parameters[h.name] for h in spec.own()}
+    groups: dict[Any, list[tuple[int, Map, Map]]] = {}
+    for k, (a, left, b, right) in enumerate(rows):
+        if left is not None and right is not None and a.frame == b.frame and left.shape == right.shape:
+            groups.setdefault((a.frame, left.shape), []).append((k, left, right))
+    parts: list[list[tuple[int, Map, Map]]] = []
+    for group in groups.values():
+        sizes = [len({id(row[side]) for row in group}) for side in (1, 2)]
+        if 3 * len(group) > sizes[0] * sizes[1]:
+            parts.append(group)
+        else:
+            by_left: dict[int, list[tuple[int, Map, Map]]] = {}
+            for row in group:
+                by_left.setdefault(id(row[1]), []).append(row)
+            parts += by_left.values()
+    out = np.full(len(rows), np.nan)
+    for part in parts:
+        lefts, rights = ({id(row[side]): row[side] for row in part} for side in (1, 2))
+        if lefts.keys() & rights.keys():
+            lefts = rights = lefts | rights
+        left = np.stack(list(lefts.values()))
+        right = left if rights is lefts else np.stack(list(rights.values()))
+        values = spec.function(left, right, **parameters)
+        places = [{name: i for i, name in enumerate(side)} for side in (lefts, rights)]
+        for k, a_map, b_map in part:
+            out[k] = values[places[0][id(a_map)], places[1][id(b_map)]]
+    return out
 
 
 def _reason(a: Item, b: Item) -> str | None:

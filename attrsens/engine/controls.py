@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # In place of a map: its pixels in random order; its phases drawn anew; edges of the image; noise; the same method's map
 # of another picture, for the same class; and, for the ceiling, the same method's with another seed.
 CONTROLS = ("shuffle", "phase", "edges", "random", "other", "seed")
+FREE = ("shuffle", "phase", "edges", "random")  # those that need no pass
 KEPT = 64  # maps
 DRAWS = 5  # of a control that is drawn, where the score needs no pass: the floor is their mean
 DRAWN = ("shuffle", "phase", "random")

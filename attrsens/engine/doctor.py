@@ -11,9 +11,10 @@ from attrsens.engine.cell import parse_call
 from attrsens.engine.diagnosis import Diagnosis, FormInfo, Loaded, Speed, Verdict
 from attrsens.engine.noise import DEFINITION as NOISE
 from attrsens.engine.noise import noise_floor
-from attrsens.engine.plan import cost, floor, throughput
+from attrsens.engine.plan import cost
 from attrsens.engine.sanity import DEFINITIONS as SANITY
 from attrsens.engine.sanity import sanity
+from attrsens.engine.throughput import floor, throughput
 from attrsens.errors import AttrsensError
 from attrsens.images import decode
 from attrsens.models import zoo

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from attrsens.engine.bench import Bench, Job, Outcome
 from attrsens.engine.cell import Call, parse_call
 from attrsens.engine.compute import Computed, Ready, Tally, explainer
-from attrsens.engine.controls import CONTROLS, DRAWN, DRAWS, Maps, reseeded, seeded
+from attrsens.engine.controls import CONTROLS, DRAWN, DRAWS, FREE, Maps, reseeded, seeded
 from attrsens.engine.inputs import Source
 from attrsens.engine.metrics import Judging, definition, free, mean_of, rescaled, short
 from attrsens.engine.report import Failure, PassInfo, ScoreInfo
@@ -51,12 +51,12 @@ class Judge:
 
     Attributes:
         judging: what is asked for.
-        width: of searches and optimisers, by classifier id (see `width_of`).
+        width: of a call that is a search or an optimiser (see `width_of`).
         dry: count passes, in `tally`, instead of making them; records stay as they are.
     """
 
     judging: Judging
-    width: dict[str, int]
+    width: Callable[[Classifier, Call], int]
     store: Store | None
     tally: Tally
     dry: bool = False
@@ -94,7 +94,8 @@ class Judge:
         for found in part:
             for call in self.judging.scores:
                 rows.append(Row(found, call, None))
-                for name in CONTROLS if self._calibrates(call) else ():
+                names = FREE if self.judging.spares else CONTROLS
+                for name in names if self._calibrates(call) else ():
                     draws = DRAWS if free(call) and name in DRAWN else 1
                     rows += [Row(found, call, name, draw) for draw in range(draws)]
         for row in rows:
@@ -161,7 +162,7 @@ class Judge:
         seen = seen_by(row.call, row.found.call.parameters)
         score = replace(row.call, parameters={**row.call.parameters, **seen})
         calls = [row.found.call.raw(), score, *([Call("control", row.control, 1, {})] if row.control else [])]
-        width = self.width[classifier.id]
+        width = self.width(classifier, row.found.call)
         return ready.cell(classifier, row.found.target, *calls, width=width).key
 
     def _stored(self, classifier: Classifier, ready: Ready, row: Row) -> Outcome | None:

@@ -31,6 +31,7 @@ class Judging:
         annotations: where the objects are, or None.
         calibrate: floors and ceilings: True of everything, None of what needs no pass of its own, False of nothing.
         across: similarities are of all maps of an image, whatever their models and inputs (see `compare`).
+        frugal: no floor or ceiling needs a pass, unless `calibrate` is True.
     """
 
     scores: tuple[Call, ...] = ()
@@ -38,6 +39,12 @@ class Judging:
     annotations: Annotations | None = None
     calibrate: bool | None = None
     across: bool = False
+    frugal: bool = False
+
+    @property
+    def spares(self) -> bool:
+        """Whether controls that need a pass are left out."""
+        return self.frugal and self.calibrate is None
 
 
 def parse_metrics(

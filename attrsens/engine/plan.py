@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import math
-import time
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attrsens.engine.cell import Call
+from attrsens.engine.cell import Call, over_names, over_values
 from attrsens.engine.compute import Computed, Marks, Ready, Tally, cell_of, explainer
 from attrsens.engine.inputs import class_of
 from attrsens.engine.metrics import Judging
 from attrsens.engine.report import PassInfo
-from attrsens.engine.run import Request, width_of
+from attrsens.engine.run import Request
 from attrsens.engine.store import Entry, Store
+from attrsens.engine.throughput import peak_memory, throughput
+from attrsens.engine.together import runs_of, width_of
 from attrsens.errors import AttrsensError, InputError
-from attrsens.images import Image, Preprocess
+from attrsens.explainer import raw_across
+from attrsens.images import Image
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from attrsens.models.classifier import Classifier
 
 CALIBRATION = 2.0  # seconds at most
-FLOOR_BATCHES = (4, 8, 16)
 
 
 @dataclass
@@ -39,6 +39,7 @@ class Plan:
         forward, backward: passes that would be made, predictions included.
         memory_mb: peak of the process while calibrating; None where the system does not tell.
         seconds: expected, from the throughput measured in the calibration.
+        unshared: what the maps that lack would cost one by one; `sharing` says which of them share a run.
     """
 
     images: int
@@ -50,6 +51,8 @@ class Plan:
     backward: int
     memory_mb: float | None
     seconds: float
+    unshared: PassInfo = field(default_factory=PassInfo)
+    sharing: list[str] = field(default_factory=list)
 
 
 def cost(classifier: Classifier, call: Call, shape: tuple[int, int]) -> PassInfo:
@@ -64,6 +67,35 @@ def cost(classifier: Classifier, call: Call, shape: tuple[int, int]) -> PassInfo
     pixels[..., 0, 0] = 1.0  # an image with a range
     passes = explainer(classifier, call, 0, dry=True).raw(pixels).passes
     return PassInfo(passes.forward, passes.backward)
+
+
+def run_cost(classifier: Classifier, calls: Sequence[Call], shape: tuple[int, int]) -> PassInfo:
+    """The passes of calls that share a run, on an image of (height, width).
+
+    Raises:
+        AttrsensError: one of them does not suit the image.
+    """
+    import torch
+
+    if len(calls) == 1:
+        return cost(classifier, calls[0], shape)
+    pixels = torch.zeros(classifier.preprocess.channels, *shape, device=classifier.device)
+    pixels[..., 0, 0] = 1.0
+    made = [spent for _, spent in raw_across([explainer(classifier, call, 0, dry=True) for call in calls], pixels)]
+    return PassInfo(sum(m.forward for m in made), sum(m.backward for m in made))
+
+
+def sharing_of(calls: Sequence[Call]) -> list[str]:
+    """In words, which calls share a run."""
+    out = []
+    for run in runs_of(calls, [None]):
+        if len(run) > 1:
+            names = [name for name in over_names(run[0][0]) if name != "target"]
+            told = [str(value[0]) if len(value) == 1 else str(value) for value in map(over_values, (c for c, _ in run))]
+            seed = run[0][0].parameters.get("seed")
+            of = f", seed {seed}" if seed is not None else ""
+            out.append(f"{run[0][0].name} over {', '.join(names)}: one run gives {', '.join(told)}{of}")
+    return out
 
 
 def check(request: Request, store: Store | None) -> None:
@@ -111,13 +143,18 @@ def plan(request: Request, store: Store | None, judging: Judging | None = None) 
             as finished.
     """
     forward = backward = cells = cached = images = 0
+    apart = PassInfo()
     speeds: dict[str, tuple[float, float]] = {}
     seconds = 0.0
     memo: dict[str, Computed] = {}  # maps of other pictures for classes that are known, which are counted once
 
-    @cache
-    def passes(classifier: Classifier, position: int, shape: tuple[int, int]) -> PassInfo:
-        return cost(classifier, request.calls[position], shape)
+    prices: dict[tuple[object, ...], PassInfo] = {}
+
+    def price(classifier: Classifier, run: Sequence[tuple[Call, int | None]], shape: tuple[int, int]) -> PassInfo:
+        place = classifier.id, tuple(call.expression for call, _ in run), shape
+        if place not in prices:
+            prices[place] = run_cost(classifier, [call for call, _ in run], shape)
+        return prices[place]
 
     for source in request.sources:
         try:
@@ -142,24 +179,33 @@ def plan(request: Request, store: Store | None, judging: Judging | None = None) 
                 seen = replace(cell_of(classifier, image.sha256), **marks).key
                 run_forward = int(store is None or seen not in store)
             targets = [_resolve(word, classifier, known) for word in request.targets]
-            for target in dict.fromkeys(targets):
-                for position, call in enumerate(request.calls):
-                    cells += 1
-                    cell = cell_of(classifier, image.sha256, target, call, width=width_of(request, classifier))
-                    if store and target is not None and replace(cell, **marks).raw().key in store:
-                        cached += 1
-                        continue
-                    try:
-                        found = passes(classifier, position, (bottom - top, right - left))
-                    except AttrsensError:
-                        continue
-                    run_forward += found.forward
-                    run_backward += found.backward
+            shape = (bottom - top, right - left)
+            for run in runs_of(request.calls, list(dict.fromkeys(targets))):
+                cells += len(run)
+                found = [
+                    cell_of(classifier, image.sha256, target, call, width=width_of(request, classifier, call))
+                    for call, target in run
+                ]
+                there = [
+                    bool(store and cell.target is not None and replace(cell, **marks).raw().key in store)
+                    for cell in found
+                ]
+                cached += sum(there)
+                if all(there):
+                    continue
+                try:
+                    spent = price(classifier, run, shape)
+                    for pair in run:
+                        alone = price(classifier, [pair], shape)
+                        apart.forward, apart.backward = apart.forward + alone.forward, apart.backward + alone.backward
+                except AttrsensError:
+                    continue
+                run_forward += spent.forward
+                run_backward += spent.backward
             if judging:
-                shape = (bottom - top, right - left)
                 kept = memo if entry else own
-                spent = _judging_cost(request, judging, classifier, image, shape, targets, entry, store, marks, kept)
-                run_forward, run_backward = run_forward + spent.forward, run_backward + spent.backward
+                more = _judging_cost(request, judging, classifier, image, shape, targets, entry, store, marks, kept)
+                run_forward, run_backward = run_forward + more.forward, run_backward + more.backward
             if run_forward and classifier.id not in speeds:
                 speeds[classifier.id] = throughput(classifier, CALIBRATION / len(request.classifiers))
             per_forward, per_gradient = speeds.get(classifier.id, (math.inf, math.inf))
@@ -167,7 +213,9 @@ def plan(request: Request, store: Store | None, judging: Judging | None = None) 
             forward, backward = forward + run_forward, backward + run_backward
     methods = [c.expression for c in request.calls]
     memory = peak_memory(request.classifiers)
-    return Plan(images, len(request.classifiers), methods, cells, cached, forward, backward, memory, round(seconds, 2))
+    models = len(request.classifiers)
+    sharing = sharing_of(request.calls)
+    return Plan(images, models, methods, cells, cached, forward, backward, memory, round(seconds, 2), apart, sharing)
 
 
 def _judging_cost(
@@ -196,7 +244,7 @@ def _judging_cost(
     classes = [t or 0 for t in dict.fromkeys(targets)]
     logits = known if known is not None else np.eye(max(classes) + 2, dtype=np.float32)[classes[0]]
     tally = Tally()
-    judge = Judge(judging, {classifier.id: width_of(request, classifier)}, store if known is not None else None, tally)
+    judge = Judge(judging, partial(width_of, request), store if known is not None else None, tally)
     judge.dry, judge.memo = True, memo
     part = []
     for target in classes:
@@ -214,106 +262,11 @@ def _judging_cost(
 
         maps = judge.maps(classifier, ready)
         for found in part:
-            calibration(maps, found, judging.calibrate)
+            calibration(maps, found, judging)
     return tally.passes
-
-
-def throughput(classifier: Classifier, budget: float) -> tuple[float, float]:
-    """(passes a second forward, and forward and back) over random images, within the budget of seconds."""
-    import torch
-
-    steps: Preprocess = classifier.preprocess
-    side = steps.crop or steps.resize or 224
-    view = classifier.view()
-    start = time.perf_counter()
-    noise = view.stream(0, "calibration").uniform(range(classifier.sizes[0]), (steps.channels, side, side))
-    batch = view.encode(torch.from_numpy(noise))
-
-    def rate(run: object, count: int, until: float) -> float:
-        best = math.inf
-        while True:
-            begin = time.perf_counter()
-            run()  # type: ignore[operator]
-            _wait(classifier)
-            now = time.perf_counter()
-            best = min(best, now - begin)
-            if now + (now - begin) > until:
-                return count * classifier.copies / best
-
-    view.logits(batch[:1])  # folding and first-use costs
-    began = time.perf_counter()
-    view.logits(batch[:1])
-    _wait(classifier)
-    fits = max(1, int(budget / 8 / (time.perf_counter() - began)))  # images that a quarter of each half lasts for
-    batch = batch[:fits]
-    middle = start + budget / 2
-    forward = rate(lambda: view.logits(batch), len(batch), middle)
-    try:
-        part = batch[: classifier.sizes[1]]
-        both = rate(lambda: list(view.gradients(part, 0)), len(part), start + budget)
-    except AttrsensError:
-        both = forward / 3
-    return forward, both
-
-
-def floor(fast: Classifier, pixels: Tensor, budget: float, back: bool) -> dict[str, float]:
-    """Passes a second, forward and (if there is a way back) with gradient, of the bare network in its form: the best
-    over the batches."""
-    import torch
-
-    from attrsens.models.surgery import first_output
-
-    form, best = fast.form, dict.fromkeys(("forward", "gradient") if back else ("forward",), 0.0)
-    assert form is not None
-
-    def forward(x: Tensor) -> None:
-        with torch.inference_mode():
-            fast.network(x)
-
-    def gradient(x: Tensor) -> None:
-        given = x.detach().requires_grad_()
-        torch.autograd.grad(first_output(fast.network(given))[:, 0].sum(), given)
-
-    runs = {"forward": forward, "gradient": gradient}
-    for kind in best:
-        for size in FLOOR_BATCHES if fast.copies == 1 else (1,):
-            repeats = -(-size // len(pixels))
-            x = fast.normalised(pixels.repeat(repeats, 1, 1, 1)[:size]).contiguous(memory_format=form.layout)
-            until = time.perf_counter() + budget / 2 / len(FLOOR_BATCHES)
-            while True:
-                begin = time.perf_counter()
-                runs[kind](x)
-                _wait(fast)
-                now = time.perf_counter()
-                best[kind] = max(best[kind], size * fast.copies / (now - begin))
-                if now + (now - begin) > until:
-                    break
-    return best
-
-
-def peak_memory(classifiers: object = ()) -> float | None:
-    """Peak memory of this process in MB (of the GPU's tensors where one is in use); None where it is not known."""
-    import torch
-
-    if any(c.device.type == "cuda" for c in classifiers):  # type: ignore[attr-defined]
-        return float(torch.cuda.max_memory_allocated() / 1e6)
-    try:
-        import resource
-        import sys
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak / 1e6 if sys.platform == "darwin" else peak / 1e3)
 
 
 def _resolve(word: str, classifier: Classifier, known: list[int]) -> int | None:
     if word in ("top1", "true"):
         return known[0] if word == "top1" and known else None
     return class_of(word, classifier)
-
-
-def _wait(classifier: Classifier) -> None:
-    import torch
-
-    if classifier.device.type == "cuda":
-        torch.cuda.synchronize(classifier.device)

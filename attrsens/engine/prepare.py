@@ -24,6 +24,7 @@ from attrsens.models.devices import check_batch, check_device
 from attrsens.models.labels import load_labels
 
 if TYPE_CHECKING:
+    from attrsens.engine.sweep.design import Sweep
     from attrsens.models.classifier import Classifier
 
 
@@ -36,6 +37,7 @@ class Prepared:
         command: the verb.
         judging: the scores that are asked for, or None.
         gates: conditions that fail the run.
+        sweep: what is varied, or None.
     """
 
     request: Request
@@ -46,6 +48,7 @@ class Prepared:
     command: str = "explain"
     judging: Judging | None = None
     gates: tuple[Threshold, ...] = ()
+    sweep: Sweep | None = None
 
 
 def prepare(

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attrsens.engine.report_rows import Aggregate as Aggregate
+from attrsens.engine.report_rows import Comparison as Comparison
 from attrsens.heatmaps import flat, sketch
 
 SCHEMA_VERSION = 1
@@ -164,6 +166,18 @@ class ScoreInfo:
 
 
 @dataclass
+class Swept:
+    """The place of a record in a sweep: which of the methods' sweeps, the knobs' values, which draw of that setting;
+    reference: it is the setting that others are held against; main: the draw of it that is."""
+
+    study: int
+    values: dict[str, Value]
+    draw: int
+    reference: bool
+    main: bool
+
+
+@dataclass
 class Record:
     """One explanation: image x input x model x target x method call. `key` is the sha256 of its cell; `notes` are
     numbers the method reports of its own run; `passes` is what the cell costs."""
@@ -181,42 +195,7 @@ class Record:
     attack: dict[str, Any] | None = None
     artifacts: dict[str, str] = field(default_factory=dict)
     notes: dict[str, float | None] = field(default_factory=dict)
-
-
-@dataclass
-class Aggregate:
-    quantity: str
-    group: dict[str, Any]
-    mean: float | None
-    sd: float | None
-    ci95: tuple[float, float] | None
-    n: int
-    missing: int
-    reasons: dict[str, int]
-
-
-@dataclass
-class Comparison:
-    """Two groups on the same images. `definition` says what difference, effect size and p are; p_holm is corrected for
-    the table of the row; smallest_detectable is found with 80 % power at 5 %; `missing` images lack one of the values.
-    verdict: moved, equivalent or cannot tell, of a change since a baseline held against `margin`; reason: of that."""
-
-    quantity: str
-    a: dict[str, Any]
-    b: dict[str, Any]
-    difference: float | None
-    ci95: tuple[float, float] | None
-    effect_size: float | None
-    p: float | None
-    p_holm: float | None
-    n: int
-    smallest_detectable: float | None
-    missing: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)
-    definition: str = ""
-    margin: float | None = None
-    verdict: str | None = None
-    reason: str | None = None
+    swept: list[Swept] = field(default_factory=list)
 
 
 @dataclass
@@ -285,7 +264,7 @@ class Report:
     skipped: list[Skipped] = field(default_factory=list)
     aggregates: list[Aggregate] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
-    effects: list[dict[str, Any]] = field(default_factory=list)
+    effects: list[Any] = field(default_factory=list)  # of engine.knobs.results and ranks, told apart by `kind`
     figures: list[str] = field(default_factory=list)
     gates: list[Gate] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attrsens.engine.cell import Call, Cell
-from attrsens.engine.compute import Computed, Ready, Tally, compute, kept, predict, shares
-from attrsens.engine.inputs import Source, Truth, class_of
+from attrsens.engine.cell import Call
+from attrsens.engine.compute import Computed, Ready, Tally, compute, predict, shares
+from attrsens.engine.inputs import Source, class_of
 from attrsens.engine.report import (
     Failure,
     HeatmapInfo,
@@ -27,13 +27,13 @@ from attrsens.engine.report import (
     WrapperInfo,
 )
 from attrsens.engine.store import Store
+from attrsens.engine.together import Request as Request
+from attrsens.engine.together import advance, share, width_of
 from attrsens.errors import AttrsensError, InputError
-from attrsens.explainer import raw_together
 from attrsens.heatmaps import Attribution, finish
 from attrsens.images import Image
 
 if TYPE_CHECKING:
-    from attrsens.engine.changes import Change
     from attrsens.models.classifier import Classifier
 
 Result = tuple[Record, Attribution]
@@ -59,37 +59,6 @@ class Found:
 Judge = Callable[["Classifier", "Source", "Ready", list[Found]], None]
 
 
-@dataclass(frozen=True)
-class Request:
-    """What is to be explained: every source x classifier x input x target x call.
-
-    Attributes:
-        changes: of the input, besides the input as it is.
-        one_class: `top1` is that of the first classifier, for all of them.
-    """
-
-    sources: Sequence[Source]
-    classifiers: Sequence[Classifier]
-    targets: Sequence[str]
-    calls: Sequence[Call]
-    truth: Truth
-    only_correct: bool = False
-    changes: Sequence[Change] = ()
-    one_class: bool = False
-
-    @property
-    def views(self) -> list[tuple[Classifier, Change | None]]:
-        """How every image is looked at: by each classifier, as it is and under every change."""
-        return [(classifier, change) for classifier in self.classifiers for change in (None, *self.changes)]
-
-
-def width_of(request: Request, classifier: Classifier) -> int:
-    """Images in a batch of searches and optimisers: the request's, in the fewest batches that hold them and evenly, so
-    that little is filled up. It follows from the request alone: a resumed run computes what an undisturbed one does."""
-    count = max(1, len(request.sources) * len(request.targets))
-    return math.ceil(count / math.ceil(count / classifier.sizes[1]))
-
-
 def run(request: Request, store: Store | None, tally: Tally, judge: Judge | None = None) -> Iterator[list[Result]]:
     """The results of one image and classifier after another, in order.
 
@@ -97,26 +66,47 @@ def run(request: Request, store: Store | None, tally: Tally, judge: Judge | None
         judge: is handed the maps of one image and classifier before they go out, and adds scores to their records.
     """
     ahead = 1
-    if any(map(shares, request.calls)):
-        widest = max((width_of(request, c) for c in request.classifiers), default=1)
-        ahead = max(1, widest // max(1, len(request.targets)))
-    for start in range(0, len(request.sources), ahead):
-        yield from _window(request, request.sources[start : start + ahead], store, tally, judge)
+    for call in filter(shares, request.calls):
+        widest = max((width_of(request, c, call) for c in request.classifiers), default=1)
+        ahead = max(ahead, widest // max(1, len(request.targets) * request.settings_of(call)))
+    windows = [request.sources[start : start + ahead] for start in range(0, len(request.sources), ahead)]
+    with ThreadPoolExecutor(1) as reader:  # the next pictures are decoded while the network looks at these
+        waiting = [reader.submit(_read, window) for window in windows[:1]]
+        try:
+            for i, window in enumerate(windows):
+                loaded = waiting.pop().result()
+                waiting += [reader.submit(_read, after) for after in windows[i + 1 : i + 2]]
+                yield from _window(request, window, loaded, store, tally, judge)
+        finally:
+            reader.shutdown(wait=False, cancel_futures=True)
+
+
+def _read(sources: Sequence[Source]) -> list[Image | InputError]:
+    out: list[Image | InputError] = []
+    for source in sources:
+        try:
+            out.append(source.load())
+        except InputError as error:
+            out.append(error)
+    return out
 
 
 def _window(
-    request: Request, sources: Sequence[Source], store: Store | None, tally: Tally, judge: Judge | None
+    request: Request,
+    sources: Sequence[Source],
+    loaded: Sequence[Image | InputError],
+    store: Store | None,
+    tally: Tally,
+    judge: Judge | None,
 ) -> Iterator[list[Result]]:
     """A few images: what can advance together is computed first, then the rest, image by image."""
     images: list[Image | None] = []
     ready: dict[tuple[int, int], Ready] = {}
     done: dict[str, Computed] = {}
-    for source in sources:
-        try:
-            images.append(source.load())
-        except InputError as error:
-            tally.failures.append(Failure(source.name, "decode", str(error)))
-            images.append(None)
+    for source, read in zip(sources, loaded, strict=True):
+        if isinstance(read, InputError):
+            tally.failures.append(Failure(source.name, "decode", str(read)))
+        images.append(None if isinstance(read, InputError) else read)
     tops: dict[int, int] = {}
     stopped, clean = False, 0
     try:
@@ -133,7 +123,7 @@ def _window(
                         tops.setdefault(i, int(found.clean.argmax()))
                     ready[i, j] = found
             waiting = [found for (_, k), found in sorted(ready.items()) if k == j]
-            _advance(request, classifier, waiting, store, tally, done)
+            advance(request, classifier, waiting, store, tally, done)
     except KeyboardInterrupt:
         stopped = True  # what is finished is still handed out
     for i, source in enumerate(sources):
@@ -207,39 +197,6 @@ def _look(
     return Ready(image, pixels, logits, targets, true)
 
 
-def _advance(
-    request: Request,
-    classifier: Classifier,
-    waiting: Sequence[Ready],
-    store: Store | None,
-    tally: Tally,
-    done: dict[str, Computed],
-) -> None:
-    """Adds to `done` the cells of searches and optimisers that the store lacks, several images of one size a batch."""
-    import torch
-
-    width = width_of(request, classifier)
-    for call in filter(shares, request.calls):
-        groups: dict[tuple[int, ...], list[tuple[Cell, Ready, int]]] = {}
-        for found in waiting:
-            for target in found.targets:
-                cell = found.cell(classifier, target, call, width=width).raw()
-                if not (store and cell.key in store):
-                    groups.setdefault(found.pixels.shape, []).append((cell, found, target))
-        batches = [g[at : at + width] for g in groups.values() for at in range(0, len(g), width)]
-        for batch in batches:
-            explainers = [found.bound(classifier, call, target) for _, found, target in batch]
-            pixels = [torch.from_numpy(found.pixels) for _, found, _ in batch]
-            try:
-                raws, made = raw_together([([e], p) for e, p in zip(explainers, pixels, strict=True)], width)
-            except AttrsensError:
-                continue  # each will say for itself what is wrong with it
-            tally.passes.forward += made.forward
-            tally.passes.backward += made.backward
-            for (cell, found, target), (raw,) in zip(batch, raws, strict=True):
-                done[cell.key] = kept(cell.key, raw, call, classifier, found.image, target, store)
-
-
 def _explain_one(
     request: Request,
     source: Source,
@@ -253,7 +210,8 @@ def _explain_one(
     image, pixels = found.image, found.pixels
     shown = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
     seen = (shown * 255).round().astype(np.uint8)
-    width = width_of(request, classifier)
+    if not stopped:
+        share(request, found, classifier, store, tally, done)
     for target in found.targets:
         info = _target_info(classifier, found.clean, target, found.true)
         change = found.change
@@ -263,7 +221,7 @@ def _explain_one(
             flipped = top != int(found.before.argmax())
             change = replace(change, prediction=PredictionInfo(top, label, now.probability, now.rank, flipped))
         for call in request.calls:
-            cell = found.cell(classifier, target, call, width=width)
+            cell = found.cell(classifier, target, call, width=width_of(request, classifier, call))
             key = cell.raw().key
             if stopped and key not in done and not (store and key in store):
                 continue

@@ -6,22 +6,26 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from attrsens.engine import gates
 from attrsens.engine.compute import Tally
 from attrsens.engine.inputs import printable
-from attrsens.engine.plan import peak_memory
 from attrsens.engine.prepare import Prepared, prepare, prepare_score
 from attrsens.engine.prepare_compare import prepare_compare
+from attrsens.engine.prepare_sweep import prepare_sweep
 from attrsens.engine.report import Aggregate, Comparison, PassInfo, Provenance, Record, Report
-from attrsens.engine.run import Result, Sink, run, width_of
+from attrsens.engine.run import Result, Sink, run
 from attrsens.engine.stats import aggregates
+from attrsens.engine.throughput import peak_memory
+from attrsens.engine.together import width_of
 from attrsens.errors import AttrsensError
 
 if TYPE_CHECKING:
     from attrsens.engine.judge import Judge
+    from attrsens.engine.sweep.mover import Mover
     from attrsens.models.classifier import Classifier
 
 Progress = Callable[[int, int, int], None]
@@ -111,6 +115,33 @@ def compare(images: Any = (), **options: Any) -> Report:
     return execute(prepare_compare(images, **options))
 
 
+def sweep(images: Any = (), **options: Any) -> Report:
+    """Hyperparameters varied: how far maps and their scores move, and which knob matters.
+
+    Args:
+        images, and all other options of `explain`.
+        param: knobs: "patch_size", "smooth.radius", "deletion.fill", several for every combination of their values; or
+            "all": every knob of the method, one at a time, an octave both ways.
+        values: of each knob in turn, "5,17,29", "1:10", "1:10:2", "log:1:1000:7"; without any, the published sweep.
+        reference: of each knob in turn, one of its values: what the others are held against.
+        draws: "disjoint": the reference has draws of its own; "nested": all settings share theirs.
+        replicates: draws of every setting, 2 for "all", else 1; effects of methods that draw need two.
+        span: octaves (tenths of a bounded span) each way, for "all".
+        shares: base points of a design for the knobs' shares of variance; 0 for none.
+        metrics, metric_parameters, annotations: as for `score`; without any, spearman, hog and ssim.
+        calibrate: True: also floors and ceilings that need further maps.
+
+    Returns:
+        The report: `records[i].swept` says where in the sweep a map stands, `records[i].similarities` hold it against
+        the reference and its neighbour, `aggregates` are rows over images, `effects` what science calls the effect of a
+        knob.
+
+    Raises:
+        AttrsensError, Interrupted: as `explain`.
+    """
+    return execute(prepare_sweep(images, **options))
+
+
 def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress | None = None) -> Report:
     """Run a prepared request.
 
@@ -128,12 +159,17 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
     if prepared.judging:
         from attrsens.engine.judge import Judge
 
-        widths = {c.id: width_of(request, c) for c in request.classifiers}
-        judge = Judge(prepared.judging, widths, prepared.store, tally)
+        judge = Judge(prepared.judging, partial(width_of, request), prepared.store, tally)
     parts = run(request, prepared.store, tally, judge)
     size = len(request.views) if prepared.judging and prepared.judging.across else 1  # views whose maps are compared
     total = len(request.sources) * len(request.views) // size
-    if judge:
+    mover: Mover | None = None
+    if judge and prepared.sweep:
+        from attrsens.engine.sweep.mover import Mover
+
+        mover = Mover.around(judge, prepared.sweep)
+        parts = run(request, prepared.store, tally, mover)
+    elif judge:
         from attrsens.engine.compare import Comparer
 
         comparer = Comparer.around(judge)
@@ -182,6 +218,12 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
         interrupted=stopped is not None,
     )
     rows, comparisons = _tables(prepared, records)
+    effects: list[Any] = []
+    if prepared.sweep and mover:
+        from attrsens.engine.sweep.findings import findings
+
+        names = {c.id: c.name for c in request.classifiers}
+        effects = findings(prepared.sweep, mover.grams, records, names)
     report = Report(
         prepared.command,
         prepared.config,
@@ -191,6 +233,7 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
         skipped=tally.skipped,
         aggregates=rows,
         comparisons=comparisons,
+        effects=effects,
         attributions=[attribution for _, attribution in results],
     )
     gates.judge(report, prepared.gates)
@@ -204,6 +247,11 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
 
 def _tables(prepared: Prepared, records: list[Record]) -> tuple[list[Aggregate], list[Comparison]]:
     """The rows over images."""
+    if prepared.sweep:
+        from attrsens.engine.sweep.tables import Tables as Sweeps
+
+        swept = Sweeps(records, prepared.sweep)
+        return swept.aggregates(), swept.comparisons()
     if prepared.judging and prepared.judging.across:
         from attrsens.engine.agreement import Tables
 

@@ -36,16 +36,15 @@ def strips(results: Sequence[Result]) -> list[Strip]:
     for target in dict.fromkeys(record.target.index for record, _ in results):
         mine = [(r, a) for r, a in results if r.target.index == target]
         first = mine[0][0]
-        label = f"{first.target.label} ({target})" if first.target.label else f"class {target}"
         panels: list[tuple[NDArray[np.uint8], list[str]]] = []
         before: tuple[object, ...] = ()
         for record, attribution in mine:
             place = record.model.id, record.input.noise, record.input.erased
             if place != before and attribution.input is not None:
-                panels.append((_small(attribution.input), _about(record)))
+                panels.append(panel(attribution.input, _about(record)))
             before = place
             panels.append(_map(record, attribution, limits[id(record)]))
-        out.append(Strip(f"{first.image.path.rsplit('/', 1)[-1]}: {label}", panels))
+        out.append(Strip(f"{first.image.path.rsplit('/', 1)[-1]}: {label_of(first)}", panels))
     return out
 
 
@@ -85,8 +84,21 @@ def montage_png(rows: Sequence[Strip]) -> bytes:
     return out.getvalue()
 
 
+def panel(
+    pixels: NDArray[np.uint8] | NDArray[np.float32], lines: list[str], limit: float | None = None
+) -> tuple[NDArray[np.uint8], list[str]]:
+    """A panel with what stands below it: a picture, or with a limit a map in colours."""
+    return _small(pixels.astype(np.uint8) if limit is None else colours(pixels.astype(np.float32), limit)), lines
+
+
+def label_of(record: Record) -> str:
+    """The class in words."""
+    t = record.target
+    return f"{t.label} ({t.index})" if t.label else f"class {t.index}"
+
+
 def _map(record: Record, attribution: Attribution, limit: float) -> tuple[NDArray[np.uint8], list[str]]:
-    return _small(colours(flat(attribution.map), limit)), [brief(record.method.expression), f"{limit:.3g}"]
+    return panel(flat(attribution.map), [brief(record.method.expression), f"{limit:.3g}"], limit)
 
 
 def _about(record: Record) -> list[str]:

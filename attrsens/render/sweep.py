@@ -1,0 +1,132 @@
+"""Pictures of a sweep: the settings of an image in a row, where its maps disagree, how numbers follow the knobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attrsens.engine.report import Swept
+from attrsens.heatmaps import flat
+from attrsens.render.montage import PER_PAGE, Strip, label_of, montage_png, panel
+from attrsens.render.picture import colour_limit, heatmap_png
+from attrsens.render.writer import Result, Writer, caption, heatmap_name, our_png
+
+if TYPE_CHECKING:
+    from attrsens.engine.report import Report
+
+ACROSS = 10  # panels of a row
+
+
+class SweepWriter(Writer):
+    """Also writes `figures/` (montages, lines, effects) and, beside the maps of an image, where they disagree."""
+
+    def __init__(self, folder: str | Path, *arguments: Any, **options: Any) -> None:
+        super().__init__(folder, *arguments, **options)
+        self._strips: list[Strip] = []
+        self._figures: list[str] = []
+
+    def add(self, results: list[Result]) -> None:
+        """As `Writer.add`, for all settings of an image and model."""
+        super().add(results)
+        if "png" not in self.formats:
+            return
+        for group in studies(results):
+            self._stability(group)
+            self._strips += strips(group)
+        while len(self._strips) >= PER_PAGE:
+            self._page(self._strips[:PER_PAGE])
+            del self._strips[:PER_PAGE]
+
+    def finish(self, report: Report) -> None:
+        """As `Writer.finish`."""
+        if "png" in self.formats:
+            from attrsens.render.plots import plots
+
+            if self._strips:
+                self._page(self._strips)
+                self._strips = []
+            for name, data in plots(report):
+                self._figure(f"figures/{name}.png", data)
+        report.figures = self._figures
+        super().finish(report)
+
+    def _stability(self, group: Sequence[tuple[Swept, Result]]) -> None:
+        spread = disagreement(group)
+        if spread is None:
+            return
+        place, (record, attribution) = next(((p, r) for p, r in group if p.reference), group[0])
+        name = f"heatmaps/{heatmap_name(record)}.stability.png"
+        first = caption(record)[0]
+        said = (
+            f"sd over {len(group)} settings of each map divided by its largest magnitude; full red {spread.max():.3g}"
+        )
+        data = heatmap_png(
+            spread, float(spread.max()), [first, said, record.method.expression], pixels=attribution.input
+        )
+        self._guard(self.folder / name, our_png)
+        self._write(name, data)
+        record.artifacts["stability" if place.study == 0 else f"stability {place.study}"] = name
+
+    def _page(self, rows: list[Strip]) -> None:
+        count = sum("montage" in name for name in self._figures)
+        self._figure(f"figures/montage-{count + 1}.png", montage_png(rows))
+
+    def _figure(self, name: str, data: bytes) -> None:
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        self._guard(path, our_png)
+        self._write(name, data)
+        self._figures.append(name)
+
+
+def studies(results: Sequence[Result]) -> list[list[tuple[Swept, Result]]]:
+    """The main maps of each of the sweeps and classes of an image, in the order of their settings."""
+    groups: dict[tuple[int, int], list[tuple[Swept, Result]]] = {}
+    for result in results:
+        for place in result[0].swept:
+            if place.main:
+                groups.setdefault((place.study, result[0].target.index), []).append((place, result))
+    return list(groups.values())
+
+
+def disagreement(group: Sequence[tuple[Swept, Result]]) -> NDArray[np.float32] | None:
+    """Per pixel the sd (over the settings, not n - 1) of the maps, each divided by its largest magnitude; None for maps
+    of several shapes, or fewer than two."""
+    maps = [flat(attribution.map) for _, (_, attribution) in group]
+    if len(maps) < 2 or len({m.shape for m in maps}) > 1:
+        return None
+    total = np.zeros(maps[0].shape)
+    square = np.zeros(maps[0].shape)
+    for heatmap in maps:
+        unit = heatmap.astype(np.float64) / (float(np.abs(heatmap).max()) or 1.0)
+        total, square = total + unit, square + unit**2
+    mean = total / len(maps)
+    return np.sqrt(np.maximum(square / len(maps) - mean**2, 0)).astype(np.float32)
+
+
+def strips(group: Sequence[tuple[Swept, Result]]) -> list[Strip]:
+    """The rows of one image, class and sweep: the input, every setting on one scale, and where they disagree."""
+    limit = colour_limit([flat(a.map) for _, (_, a) in group])
+    record, attribution = group[0][1]
+    panels: list[tuple[NDArray[np.uint8], list[str]]] = []
+    if attribution.input is not None:
+        panels.append(panel(attribution.input, [record.model.name, f"p = {record.target.probability:.3f}"]))
+    for place, (_, a) in group:
+        star = " *" if place.reference else ""
+        panels.append(panel(flat(a.map), [f"{setting(place)}{star}", f"{limit:.3g}"], limit))
+    spread = disagreement(group)
+    if spread is not None:
+        panels.append(panel(spread, ["sd over settings", f"{spread.max():.3g}"], float(spread.max())))
+    title = f"{record.image.path.rsplit('/', 1)[-1]}: {label_of(record)}, {record.method.title}"
+    return [Strip(title, panels[i : i + ACROSS]) for i in range(0, len(panels), ACROSS)]
+
+
+def setting(place: Swept) -> str:
+    """The values of a setting: `n=100, spread=0.2`; of the reference of one knob at a time, `reference`."""
+    return (
+        ", ".join(f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in place.values.items()) or "reference"
+    )
