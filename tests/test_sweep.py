@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 from PIL import Image
+from scipy import stats
 from test_api import picture
 from test_compare import twin
 from toys import small
@@ -22,6 +23,7 @@ from attrsens.engine.prepare_sweep import prepare_sweep
 from attrsens.engine.report import Record, Report, json_schema, to_json
 from attrsens.engine.sweep.axes import axes_of, parse_values
 from attrsens.engine.sweep.design import grid, one_at_a_time, surroundings
+from attrsens.engine.sweep.until import sizes
 from attrsens.errors import AttrsensError
 from attrsens.spec import METHODS, SIMILARITIES
 
@@ -467,3 +469,72 @@ def test_an_image_that_fails_is_told_and_the_others_go_on(tmp_path: Path) -> Non
     report = attrsens.sweep(tmp_path, model=small(), param="patch_size", values="3,5", stride=4, **FREE)
     assert [f.stage for f in report.failures] == ["decode"]
     assert len(report.records) == 2
+
+
+# -- how much is enough ----------------------------------------------------------------------------------------------
+
+
+def test_sampling_stops_where_two_halves_agree_and_costs_no_more() -> None:
+    report = attrsens.sweep(picture(), model=small(), method="sg", until="cosine=0.8", spread=0.3, cache=False)
+    first, second = report.records
+    n = first.method.parameters["n"]
+    assert [r.method.parameters["seed"] for r in report.records] == [0, 1]
+    cosine = SIMILARITIES["cosine"].function
+    a, b = (attribution.map for attribution in report.attributions)
+    value = float(cosine(a[None], b[None])[0, 0])
+    assert value >= 0.8
+    assert second.similarities[0].value == pytest.approx(value)
+    assert second.similarities[0].role == "half"
+    batch = small().sizes[1]
+    assert spent(report)[1] <= 2 * (-(-n // batch) * batch)
+    for smaller in [m for m in sizes(1024) if m < n]:  # each of them fell short
+        again = [
+            attrsens.explain(picture(), model=small(), method="sg", n=smaller, seed=s, spread=0.3, cache=False)
+            for s in (0, 1)
+        ]
+        x, y = (r.attributions[0].map for r in again)
+        assert float(cosine(x[None], y[None])[0, 0]) < 0.8
+    rows = {r.quantity: r.mean for r in report.aggregates}
+    assert rows == {"draws": n, "goal reached": 1.0, "cosine": pytest.approx(value)}
+
+
+def test_a_goal_out_of_reach_ends_at_the_most_and_says_so(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"model": small(), "method": ["sg:spread=2", "rise:cells=4"], "until": "cosine=0.9999999"}
+    report = attrsens.sweep(picture(), most=12, cache_dir=tmp_path, **given)
+    assert {r.method.parameters["n"] for r in report.records} == {12}
+    assert [r.mean for r in report.aggregates if r.quantity == "goal reached"] == [0.0, 0.0]
+    again = attrsens.sweep(picture(), most=12, cache_dir=tmp_path, **given)
+    assert spent(again) == (-1, 0)  # not even the prediction
+    assert to_json(again).split(b'"provenance"')[0] == to_json(report).split(b'"provenance"')[0]
+
+
+def test_draws_are_added_until_a_scores_interval_is_narrow() -> None:
+    report = attrsens.sweep(picture(), model=small(), method="sg:n=2", until="gini.width=0.05", cache=False)
+    values = [r.scores["gini"].value for r in report.records]
+    k = len(values)
+    assert [r.method.parameters["seed"] for r in report.records] == list(range(k))
+
+    def width(part: list[float]) -> float:
+        return float(2 * stats.t.ppf(0.975, len(part) - 1) * np.std(part, ddof=1) / np.sqrt(len(part)))
+
+    assert width(values) <= 0.05
+    assert all(width(values[:m]) > 0.05 for m in range(3, k))
+    assert report.aggregates[0].mean == k
+
+
+@pytest.mark.parametrize(
+    ("until", "message"),
+    [
+        ("ssim", "cannot read"),
+        ("ssim=x", "cannot read"),
+        ("gini=0.1", "gini.width"),
+        ("ssim.width=0.1", "write ssim="),
+        ("gini.width=0", "more than 0"),
+        ("zz=1", "unknown metric"),
+    ],
+)
+def test_a_goal_that_makes_no_sense_is_one_line(until: str, message: str) -> None:
+    with pytest.raises(AttrsensError, match=message):
+        prepare_sweep(picture(), model=small(), method="sg", until=until)
+    with pytest.raises(AttrsensError, match="draws nothing"):
+        prepare_sweep(picture(), model=small(), method="grad", until="ssim=0.9")

@@ -70,6 +70,16 @@ Shares = Annotated[
         show_default=False,
     ),
 ]
+Until = Annotated[
+    str | None,
+    typer.Option(
+        "--until",
+        metavar="SIMILARITY=X|SCORE.width=X",
+        help="Instead of a sweep: sample every image until the maps of two halves agree (ssim=0.95), or the interval "
+        "of a score's mean over draws is this wide (gini.width=0.02).",
+    ),
+]
+Most = Annotated[int, typer.Option("--most", metavar="N", help="Of --until: draws of a half at which it ends anyway.")]
 Metrics = Annotated[
     list[str] | None,
     typer.Option(
@@ -101,6 +111,8 @@ def sweep(
     replicates: Replicates = None,
     span: Span = 1,
     shares: Shares = 0,
+    until: Until = None,
+    most: Most = 1024,
     metrics: Metrics = None,
     annotations: options.AnnotationsOption = None,
     calibrate: Calibrate = None,
@@ -112,6 +124,7 @@ def sweep(
     """
     more: dict[str, Any] = {"param": param or [], "values": values_ or [], "reference": reference or []}
     more |= {"draws": draws, "replicates": replicates, "span": span, "shares": shares, "metrics": metrics}
+    more |= {"until": until, "most": most}
     more |= {"metric_parameters": metric_flags, "annotations": annotations, "calibrate": calibrate}
     return go(values, prepare_sweep, _show, SweepWriter, None, **more, **flags)
 
@@ -120,8 +133,10 @@ def _show(report: Report, out: Path) -> None:
     """A table a quantity: setting by setting, the means over them; then which knob matters."""
     rows = [row for row in report.aggregates if not row.quantity.endswith((RESCALED, NEIGHBOUR))]
     several = len(report.config["model"]) > 1
+    if "until" in report.config:
+        console.out(f"until {report.config['until']}: {report.config['definition']}")
     for quantity in dict.fromkeys(row.quantity for row in rows):
-        console.out(quantity + _over(quantity))
+        console.out(quantity + ("" if "until" in report.config else _over(quantity)))
         for row in rows:
             if row.quantity == quantity:
                 console.row(_line(row, several))
@@ -184,6 +199,8 @@ def _line(row: Aggregate, several: bool) -> str:
     interval = f"{row.ci95[0]:.3g} to {row.ci95[1]:.3g}" if row.ci95 else "-"
     mean = "-" if row.mean is None else f"{row.mean:.4g}"
     model = f"{row.group['model']}  " if several else ""
+    if "until" in row.group:
+        return f"  {mean:>8}  95 % {interval:<20} n {row.n:<4} {model}{row.group['method']}"
     told = ", ".join(f"{k}={v}" for k, v in row.group.get("parameters", {}).items())
     told = told or ("over " + ", ".join(row.group["knobs"]) if "knobs" in row.group else "reference")
     star = " *" if row.group.get("reference") and told != "reference" else ""

@@ -63,15 +63,18 @@ class Judge:
     memo: dict[str, Computed] = field(default_factory=dict)
 
     def __call__(self, classifier: Classifier, source: Source, ready: Ready, part: Sequence[Found]) -> None:
-        annotated = unread = None
-        if self.judging.annotations is not None:
-            try:
-                annotated = self.judging.annotations.of(source, ready.image, classifier)
-            except InputError as error:
-                self.tally.failures.append(Failure(source.name, "annotation", str(error), classifier.name))
-                unread = f"the annotation cannot be used: {error}"
-        rows = self.rows(classifier, ready, part, annotated, unread)
-        self._write_scores(classifier, source, ready, rows)
+        rows = self.rows(classifier, ready, part, *self.region(classifier, source, ready))
+        self.write(classifier, source, ready, rows)
+
+    def region(self, classifier: Classifier, source: Source, ready: Ready) -> tuple[Region | None, str | None]:
+        """Where the objects are, and why an image that has an annotation cannot use it."""
+        if self.judging.annotations is None:
+            return None, None
+        try:
+            return self.judging.annotations.of(source, ready.image, classifier), None
+        except InputError as error:
+            self.tally.failures.append(Failure(source.name, "annotation", str(error), classifier.name))
+            return None, f"the annotation cannot be used: {error}"
 
     def maps(self, classifier: Classifier, ready: Ready) -> Maps:
         """Further maps of an input, for controls."""
@@ -185,7 +188,8 @@ class Judge:
 
     # -- records -----------------------------------------------------------------------------------------------
 
-    def _write_scores(self, classifier: Classifier, source: Source, ready: Ready, rows: Sequence[Row]) -> None:
+    def write(self, classifier: Classifier, source: Source, ready: Ready, rows: Sequence[Row]) -> None:
+        """The rows into the records of their maps."""
         groups: dict[tuple[int, str], list[Row]] = {}
         for row in rows:
             groups.setdefault((id(row.found), row.call.expression), []).append(row)

@@ -9,14 +9,15 @@ from types import MappingProxyType
 from typing import Any, get_args
 
 from attrsens.engine.cell import Call, choose_method, parse_calls
-from attrsens.engine.controls import seeded
+from attrsens.engine.controls import reseeded, seeded
 from attrsens.engine.gates import quantities
 from attrsens.engine.metrics import Flags, Judging, short
 from attrsens.engine.plan import cost
 from attrsens.engine.prepare import Prepared, asked, judging_config, prepare
-from attrsens.engine.sweep.axes import ALL, Axis, axes_of, check_names, method_for, metric_axes, named_method
+from attrsens.engine.sweep.axes import ALL, Axis, addressed, axes_of, check_names, method_for, metric_axes, named_method
 from attrsens.engine.sweep.design import Draws, Study, Sweep, grid, one_at_a_time, with_shares
 from attrsens.engine.sweep.tables import quantities_of
+from attrsens.engine.sweep.until import DRAWS, REACHED, parse_goal
 from attrsens.errors import AttrsensError
 from attrsens.spec import SCORES, SIMILARITIES
 
@@ -34,6 +35,8 @@ def prepare_sweep(
     replicates: int | None = None,
     span: int = 1,
     shares: int = 0,
+    until: str | None = None,
+    most: int = 1024,
     metrics: str | Sequence[str] | None = None,
     metric_parameters: Flags = MappingProxyType({}),
     annotations: str | Path | None = None,
@@ -47,6 +50,13 @@ def prepare_sweep(
         AttrsensError: see `sweep`.
     """
     names, texts, references = _texts(param), _texts(values), _texts(reference)
+    if until is not None:
+        if texts or references or shares or replicates:
+            raise AttrsensError(
+                "sweep: --until samples by itself; leave --values, --reference, --replicates, --shares out"
+            )
+        judged = {"metrics": metrics, "metric_parameters": metric_parameters, "annotations": annotations}
+        return _until(images, until, most, names, method, judged | {"calibrate": calibrate}, options)
     if not names:
         raise AttrsensError("sweep: no knob named; give --param NAME, or --param all for every knob of the method")
     if len(set(names)) < len(names):
@@ -105,6 +115,67 @@ def prepare_sweep(
         "shares": shares,
     }
     return replace(prepared, request=request, config=config, command="sweep", judging=judging, sweep=sweep)
+
+
+def _until(
+    images: Any,
+    until: str,
+    most: int,
+    names: Sequence[str],
+    method: str | Sequence[str] | None,
+    judged: dict[str, Any],
+    options: dict[str, Any],
+) -> Prepared:
+    """Sampling until a goal is reached, instead of a sweep."""
+    if not 4 <= most <= 100_000:
+        raise AttrsensError(f"most must be from 4 to 100,000 draws; got {most:,}")
+    goal = parse_goal(until, most)
+    flags = {k: v for k, v in options.items() if k not in _OPTIONS}
+    bases = parse_calls(_texts(method) or [_chosen(names, flags)], flags)
+    check_names(names, bases)
+    counted: list[tuple[Call, Axis | None]] = []
+    for base in bases:
+        if not seeded(base):
+            raise AttrsensError(f"until: {base.name} draws nothing: its map does not depend on a sample")
+        axis = _count(base, names) if goal.halves else None
+        counted.append((axis.set(base, most) if axis else base, axis))
+    own = [] if goal.halves else [goal.metric.expression]
+    wanted = [*_texts(judged["metrics"]), *own]
+    judging = (
+        asked(wanted, "", judged["metric_parameters"], judged["annotations"], judged["calibrate"])
+        if wanted
+        else Judging()
+    )
+    judging = replace(judging, similarities=(), frugal=True)
+    known = [DRAWS, REACHED, goal.text.partition("=")[0], *quantities(judging)]
+    prepared = prepare(images, method=[b.expression for b, _ in counted], **{"known": known} | _plain(options))
+    calls = [call for base, axis in counted for call in ((base, reseeded(base)) if axis else (base,))]
+    config = {
+        **prepared.config,
+        **judging_config(judging, judged["annotations"]),
+        "method": [base.expression for base in bases],
+        "until": goal.text,
+        "most": most,
+        "definition": goal.definition,
+    }
+    sweep = Sweep((), (), goal, tuple((_least(b, a), a) for b, a in counted))
+    request = replace(prepared.request, calls=calls)
+    return replace(prepared, request=request, config=config, command="sweep", judging=judging, sweep=sweep)
+
+
+def _least(base: Call, axis: Axis | None) -> Call:
+    """The call that stands for a method whatever its sample size."""
+    return axis.set(base, int(axis.hyper.param.min or 1)) if axis else base
+
+
+def _count(base: Call, names: Sequence[str]) -> Axis:
+    """The knob that counts a method's draws: the named one, else n, of the outermost wrapper that has it."""
+    wanted = list(names) or [*(f"{w.name}.n" for w in reversed(base.wrappers)), "n"]
+    for name in wanted:
+        spec, hyper = addressed(base, name)
+        if spec and hyper and "over" in spec.traits and hyper.name in spec.traits["over"] and hyper.type is int:
+            return Axis(name, spec.kind, spec.name, hyper, (), hyper.default)
+    raise AttrsensError(f"until: {base.name} has no sample whose beginnings are known; name the knob with --param")
 
 
 _OPTIONS = frozenset(

@@ -210,7 +210,7 @@ def _explain_one(
     image, pixels = found.image, found.pixels
     shown = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
     seen = (shown * 255).round().astype(np.uint8)
-    if not stopped:
+    if not stopped and not request.sample:
         share(request, found, classifier, store, tally, done)
     for target in found.targets:
         info = _target_info(classifier, found.clean, target, found.true)
@@ -220,7 +220,10 @@ def _explain_one(
             label = classifier.classes[top] if classifier.classes else None
             flipped = top != int(found.before.argmax())
             change = replace(change, prediction=PredictionInfo(top, label, now.probability, now.rank, flipped))
-        for call in request.calls:
+        calls = request.calls
+        if request.sample and not stopped:
+            calls = request.sample(classifier, source, found, target, done)
+        for call in calls:
             cell = found.cell(classifier, target, call, width=width_of(request, classifier, call))
             key = cell.raw().key
             if stopped and key not in done and not (store and key in store):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from attrsens.models.classifier import Classifier
 
 T = TypeVar("T")
+Sample = Callable[["Classifier", Source, Ready, int, dict[str, Computed]], Sequence[Call]]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Request:
     Attributes:
         changes: of the input, besides the input as it is.
         one_class: `top1` is that of the first classifier, for all of them.
+        sample: gives the calls of an image and class instead, where they depend on what comes of them.
     """
 
     sources: Sequence[Source]
@@ -39,6 +41,7 @@ class Request:
     only_correct: bool = False
     changes: Sequence[Change] = ()
     one_class: bool = False
+    sample: Sample | None = None
 
     @property
     def views(self) -> list[tuple[Classifier, Change | None]]:

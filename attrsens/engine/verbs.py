@@ -6,6 +6,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -127,6 +128,8 @@ def sweep(images: Any = (), **options: Any) -> Report:
         draws: "disjoint": the reference has draws of its own; "nested": all settings share theirs.
         replicates: draws of every setting, 2 for "all", else 1; effects of methods that draw need two.
         span: octaves (tenths of a bounded span) each way, for "all".
+        until: "ssim=0.95" (of the maps of two halves of a sample) or "gini.width=0.02" (of the interval of a score's
+            mean over draws): sample every image until then, instead of a sweep; `most` draws (of a half) end it anyway.
         shares: base points of a design for the knobs' shares of variance; 0 for none.
         metrics, metric_parameters, annotations: as for `score`; without any, spearman, hog and ssim.
         calibrate: True: also floors and ceilings that need further maps.
@@ -164,7 +167,12 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
     size = len(request.views) if prepared.judging and prepared.judging.across else 1  # views whose maps are compared
     total = len(request.sources) * len(request.views) // size
     mover: Mover | None = None
-    if judge and prepared.sweep:
+    if judge and prepared.sweep and prepared.sweep.goal:
+        from attrsens.engine.sweep.until import Sampler
+
+        sampler = Sampler(judge, prepared.sweep.goal, prepared.sweep.counted, prepared.store, tally)
+        parts = run(replace(request, sample=sampler.calls), prepared.store, tally, sampler)
+    elif judge and prepared.sweep:
         from attrsens.engine.sweep.mover import Mover
 
         mover = Mover.around(judge, prepared.sweep)
@@ -247,6 +255,10 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
 
 def _tables(prepared: Prepared, records: list[Record]) -> tuple[list[Aggregate], list[Comparison]]:
     """The rows over images."""
+    if prepared.sweep and prepared.sweep.goal:
+        from attrsens.engine.sweep.until import enough
+
+        return enough(prepared.sweep.goal, records), []
     if prepared.sweep:
         from attrsens.engine.sweep.tables import Tables as Sweeps
 

@@ -77,7 +77,7 @@ def axes_of(call: Call, names: Sequence[str], texts: Sequence[str], references: 
     """
     out = []
     for i, name in enumerate(names):
-        spec, hyper = _addressed(call, name)
+        spec, hyper = addressed(call, name)
         if spec is None or hyper is None:
             continue
         text = texts[i] if i < len(texts) else None
@@ -111,7 +111,7 @@ def check_names(names: Sequence[str], calls: Sequence[Call]) -> None:
     for name in names:
         owner, dot, parameter = name.partition(".")
         if not dot:
-            if name != ALL and not any(_addressed(call, name)[1] for call in calls):
+            if name != ALL and not any(addressed(call, name)[1] for call in calls):
                 _nobody(name, calls)
             continue
         registry = next((r for r in (METHODS, WRAPPERS, SCORES, SIMILARITIES) if owner in r), None)
@@ -220,7 +220,7 @@ def _axis(name: str, spec: Spec, hyper: Hyper, text: str | None, reference: str 
     return Axis(name, spec.kind, spec.name, hyper, values, usual)
 
 
-def _addressed(call: Call, name: str) -> tuple[Spec | None, Hyper | None]:
+def addressed(call: Call, name: str) -> tuple[Spec | None, Hyper | None]:
     """The entry of a call that a name addresses, and the parameter; (None, None) if it addresses none of it."""
     owner, dot, parameter = name.rpartition(".")
     entries: list[tuple[Registry, str]] = [(METHODS, call.name)]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise, product
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from attrsens.engine.cell import Call
 from attrsens.engine.controls import reseeded, seeded
@@ -14,6 +14,9 @@ from attrsens.engine.knobs.shares import Design, PracticeRange, radial_design
 from attrsens.engine.sweep.axes import Axis
 from attrsens.errors import AttrsensError
 from attrsens.spec import METHODS, WRAPPERS, Hyper, Value
+
+if TYPE_CHECKING:
+    from attrsens.engine.sweep.until import Goal
 
 Draws = Literal["disjoint", "nested"]
 SEED = "seed"
@@ -86,10 +89,13 @@ class Sweep:
 
     Attributes:
         metrics: the knobs of metrics.
+        goal: sample until it is reached, instead; then `counted` are the methods, each with the knob that counts draws.
     """
 
     studies: tuple[Study, ...]
     metrics: tuple[Axis, ...] = ()
+    goal: Goal | None = None
+    counted: tuple[tuple[Call, Axis | None], ...] = ()
 
     @property
     def calls(self) -> list[Call]:
