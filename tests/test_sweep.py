@@ -326,6 +326,15 @@ def test_one_draw_measures_no_effect_and_says_how_to() -> None:
     assert "--replicates 2" in n.reason
 
 
+def test_knobs_apart_are_those_that_are_named() -> None:
+    given: dict[str, Any] = {"model": small(), "method": "sp:stride=4,patch_size=4"} | FREE
+    report = attrsens.sweep(picture(), param=["patch_size", "fill"], apart=True, **given)
+    assert [e.knob for e in report.effects if e.kind == "knob_effect"] == ["patch_size", "fill"]
+    assert len(report.records) == 1 + 2 + 3
+    with pytest.raises(AttrsensError, match="leave --values out"):
+        prepare_sweep(picture(), param="patch_size", apart=True, values="3,4", **given)
+
+
 def test_a_seed_sweep_measures_the_seed() -> None:
     report = attrsens.sweep(picture(), model=small(), method="sg:n=4", param="seed", **FREE)
     (seed,) = report.effects

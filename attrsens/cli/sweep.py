@@ -43,6 +43,13 @@ Reference = Annotated[
         help="Of each --param in turn, one of its values. Default: the published reference, else the first.",
     ),
 ]
+Apart = Annotated[
+    bool,
+    typer.Option(
+        "--apart",
+        help="Each --param by itself, an octave both ways or every choice, as with all, instead of every combination.",
+    ),
+]
 Draws = Annotated[
     str,
     typer.Option(
@@ -56,10 +63,12 @@ Replicates = Annotated[
     typer.Option(
         "--replicates",
         metavar="N",
-        help="Draws of every setting; two or more measure effects of methods that draw. Default: 1; of all: 2.",
+        help="Draws of every setting; two or more measure effects of methods that draw. Default: 1; of all, --apart: 2.",
     ),
 ]
-Span = Annotated[int, typer.Option("--span", metavar="OCTAVES", help="Of --param all: how far each way, at most 8.")]
+Span = Annotated[
+    int, typer.Option("--span", metavar="OCTAVES", help="Of --param all and --apart: how far each way, at most 8.")
+]
 Shares = Annotated[
     int,
     typer.Option(
@@ -107,6 +116,7 @@ def sweep(
     param: Parameter = None,
     values_: Values = None,
     reference: Reference = None,
+    apart: Apart = False,
     draws: Draws = "disjoint",
     replicates: Replicates = None,
     span: Span = 1,
@@ -123,7 +133,14 @@ def sweep(
     attrsens sweep img.jpg --method mp --param all
     """
     more: dict[str, Any] = {"param": param or [], "values": values_ or [], "reference": reference or []}
-    more |= {"draws": draws, "replicates": replicates, "span": span, "shares": shares, "metrics": metrics}
+    more |= {
+        "apart": apart,
+        "draws": draws,
+        "replicates": replicates,
+        "span": span,
+        "shares": shares,
+        "metrics": metrics,
+    }
     more |= {"until": until, "most": most}
     more |= {"metric_parameters": metric_flags, "annotations": annotations, "calibrate": calibrate}
     return go(values, prepare_sweep, _show, SweepWriter, None, **more, **flags)

@@ -31,6 +31,7 @@ def prepare_sweep(
     param: str | Sequence[str] = (),
     values: str | Sequence[str] = (),
     reference: Any = (),
+    apart: bool = False,
     draws: str = "disjoint",
     replicates: int | None = None,
     span: int = 1,
@@ -61,10 +62,11 @@ def prepare_sweep(
         raise AttrsensError("sweep: no knob named; give --param NAME, or --param all for every knob of the method")
     if len(set(names)) < len(names):
         raise AttrsensError("sweep: a --param is given twice")
-    if ALL in names and (len(names) > 1 or texts or references):
-        raise AttrsensError(
-            "sweep: --param all takes every knob at values of its own; leave other --param, --values out"
-        )
+    if ALL in names and len(names) > 1:
+        raise AttrsensError("sweep: --param all takes every knob; leave other --param out")
+    apart = apart or ALL in names
+    if apart and (texts or references):
+        raise AttrsensError("sweep: one knob at a time takes values around the method's own; leave --values out")
     for what, given in (("--values", texts), ("--reference", references)):
         if len(given) > len(names):
             raise AttrsensError(f"sweep: {len(given)} {what} for {len(names)} --param")
@@ -84,17 +86,17 @@ def prepare_sweep(
     judging = asked(_metrics(_texts(metrics), names), USUAL, metric_parameters, annotations, calibrate)
     knobs = metric_axes([*judging.scores, *judging.similarities], names, texts, references)
     judging = replace(_varied(judging, knobs), frugal=True)
-    several = 2 if replicates is None and ALL in names else replicates or 1
-    if ALL in names:
+    several = 2 if replicates is None and apart else replicates or 1
+    if apart:
         studies: list[Study] = []
     else:
         studies = [grid(base, axes_of(base, names, texts, references), kind, several) for base in bases]
     known = [*quantities(judging), *quantities_of(short(call) for call in judging.similarities)]
     first = [c.expression for s in studies for c in s.calls] or [b.expression for b in bases]
     prepared = prepare(images, method=first, **{"known": known} | _plain(options))
-    if ALL in names:
-        works = _works(prepared)
-        studies = [one_at_a_time(base, kind, several if seeded(base) else 1, span, works) for base in bases]
+    if apart:
+        only, works = None if ALL in names else names, _works(prepared)
+        studies = [one_at_a_time(base, kind, several if seeded(base) else 1, span, works, only) for base in bases]
     if shares:
         studies = [with_shares(s, shares, max(2, several) if seeded(s.base) else 1, _works(prepared)) for s in studies]
     sweep = Sweep(tuple(studies), tuple(knobs))
@@ -111,6 +113,7 @@ def prepare_sweep(
         "unmeasured": {name: why for s in studies for name, why in s.unmeasured.items()},
         "draws": {s.base.expression: s.draws for s in studies},
         "replicates": several,
+        "apart": apart,
         "span": span,
         "shares": shares,
     }

@@ -125,6 +125,7 @@ def sweep(images: Any = (), **options: Any) -> Report:
             "all": every knob of the method, one at a time, an octave both ways.
         values: of each knob in turn, "5,17,29", "1:10", "1:10:2", "log:1:1000:7"; without any, the published sweep.
         reference: of each knob in turn, one of its values: what the others are held against.
+        apart: each knob by itself, as with "all", instead of every combination.
         draws: "disjoint": the reference has draws of its own; "nested": all settings share theirs.
         replicates: draws of every setting, 2 for "all", else 1; effects of methods that draw need two.
         span: octaves (tenths of a bounded span) each way, for "all".

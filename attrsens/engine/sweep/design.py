@@ -134,12 +134,19 @@ def grid(base: Call, axes: Sequence[Axis], draws: Draws, replicates: int) -> Stu
     return Study(base, tuple(axes), tuple(points), reference, tuple(sorted(neighbours)), draws=told)
 
 
-def one_at_a_time(base: Call, draws: Draws, replicates: int, span: int, works: Callable[[Call], str | None]) -> Study:
+def one_at_a_time(
+    base: Call,
+    draws: Draws,
+    replicates: int,
+    span: int,
+    works: Callable[[Call], str | None],
+    names: Sequence[str] | None = None,
+) -> Study:
     """Every knob of the method and its wrappers by itself, around the base: octaves both ways, a tenth of a bounded
     span, every other choice.
 
     Args:
-        span: octaves each way. works: why a call cannot run, or None.
+        span: octaves each way. works: why a call cannot run, or None. names: these knobs alone.
     """
     points = [_point({}, base, True, draws, replicates, False)]
     axes, unmeasured, neighbours = [], {}, []
@@ -149,6 +156,8 @@ def one_at_a_time(base: Call, draws: Draws, replicates: int, span: int, works: C
             if hyper.name == SEED:
                 continue
             name = hyper.name if spec.kind == METHODS.kind else f"{spec.name}.{hyper.name}"
+            if names is not None and not {name, f"{spec.name}.{hyper.name}"} & set(names):
+                continue
             start = entry.parameters[hyper.name]
             around, reason = surroundings(hyper, start, span)
             axis = Axis(name, spec.kind, spec.name, hyper, (), start)
