@@ -284,9 +284,9 @@ class Classifier:
 
     def _normalised(self, x: Tensor, form: Form) -> Tensor:
         """The network's own input, a copy, since it may work in place."""
-        if self.space == "pixel":
-            x = x.contiguous(memory_format=form.layout)
-            return ((x.clamp(0, 1) if self._clamps else x) - self._mean).div_(self._std)
+        if self.space == "pixel":  # laid out last: few channels side by side make slow arithmetic
+            x = ((x.clamp(0, 1) if self._clamps else x) - self._mean).div_(self._std)
+            return x.contiguous(memory_format=form.layout)
         if self._clamps:
             x = x.clamp(min=-self._mean / self._std, max=(1 - self._mean) / self._std)
         return x.clone(memory_format=form.layout)
