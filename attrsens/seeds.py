@@ -29,8 +29,11 @@ class Stream:
 
     def uniform(self, indices: Iterable[int], shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Draws from U[0, 1), shape (len(indices), *shape)."""
-        draws = [self._generator(i).random(shape, dtype=np.float32) for i in indices]
-        return np.stack(draws) if draws else np.empty((0, *shape), np.float32)
+        wanted = list(indices)
+        out = np.empty((len(wanted), int(np.prod(shape))), np.float32)
+        for i, row in zip(wanted, out, strict=True):
+            self._generator(i).random(dtype=np.float32, out=row)
+        return out.reshape(len(wanted), *shape)
 
     def normal(self, indices: Iterable[int], shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Draws from N(0, 1) by Box and Muller (twice as fast as numpy's ziggurat), shape (len(indices), *shape).

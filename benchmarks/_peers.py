@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from _loops import Rise, adversarial_integration, meaningful_perturbation, uniform_gradient
 from _sides import Plain, Subject, with_modules
+from _timing import Sample, measure, stock_memory
 from _works import PATCH, SEED, SPREAD, Work
 from torch import Tensor, nn
 
@@ -30,6 +33,7 @@ class Peer:
         tune: its batch setting is searched first.
         scaled: it does a different amount of work, so that times are compared by pass.
         same: its map should be ours.
+        own: it is attrsens itself.
     """
 
     name: str
@@ -38,6 +42,16 @@ class Peer:
     tune: bool = False
     scaled: bool = False
     same: bool = False
+    own: bool = False
+
+    def timed(self, batch: int, least: float) -> Callable[[], Sample]:
+        """What measures it, over `least` seconds, with memory as it would be by itself."""
+
+        def part() -> Sample:
+            with nullcontext() if self.own else stock_memory():
+                return measure(partial(self.run, batch), least)
+
+        return part
 
 
 def peers(s: Subject, work: Work) -> list[Peer]:

@@ -45,7 +45,7 @@ def _curves(s: Subject, task: Task, own: Judged) -> list[Peer]:
 
 
 def _apart(s: Subject, task: Task, own: Judged) -> list[Peer]:
-    return [Peer("attrsens, map after map", lambda b: torch.tensor(own.apart()), s.plain, same=True)]
+    return [Peer("attrsens, map after map", lambda b: torch.tensor(own.apart()), s.plain, same=True, own=True)]
 
 
 def _sensitivity(s: Subject, task: Task, own: Judged) -> list[Peer]:

@@ -8,13 +8,15 @@ and that of its finished children.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import platform
 import resource
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -23,6 +25,7 @@ from statistics import median
 
 README = Path(__file__).parent / "README.md"
 TICKS = os.sysconf("SC_CLK_TCK")
+MMAP_THRESHOLD = -3  # the number that mallopt knows it by
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,23 @@ def measure(run: Callable[[], object], least: float = 0.0) -> Sample:
         run()
         count += 1
     return Sample((time.perf_counter() - start) / count, before.foreign())
+
+
+@contextmanager
+def stock_memory() -> Iterator[None]:
+    """Freed memory as glibc itself treats it once it has adapted, and as peers meet it where attrsens is not around to
+    have it kept (`keep_memory`)."""
+    from attrsens.models.devices import KEPT, MMAP_MAX, TRIM_THRESHOLD
+
+    libc = ctypes.CDLL(None)
+    for option, value in ((MMAP_MAX, 65536), (MMAP_THRESHOLD, 2**25), (TRIM_THRESHOLD, 2**26)):
+        libc.mallopt(option, value)
+    libc.malloc_trim(0)
+    try:
+        yield
+    finally:
+        libc.mallopt(MMAP_MAX, 0)
+        libc.mallopt(TRIM_THRESHOLD, KEPT)
 
 
 def interleave(

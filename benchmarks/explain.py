@@ -131,7 +131,7 @@ def compare(s: Subject, work: Work, a: argparse.Namespace) -> Row:
             facts["batch"] = min(found, key=lambda b: found[b])
             say(f"{name}: {other.name} at " + ", ".join(f"{b}: {show(t)} s" for b, t in found.items()))
         row.peers[other.name] = facts
-        parts[other.name] = partial(measure, partial(other.run, facts["batch"] or 8), a.window)
+        parts[other.name] = other.timed(facts["batch"] or 8, a.window)
     parts["floor"] = floor(s, work, a.window)
     row.kept, row.discarded = interleave(parts, a.rounds, a.attempts or 4 * a.rounds, a.foreign)
     for line in row.lines():
@@ -152,7 +152,7 @@ def _facts(name: str, other: Peer, heatmap: torch.Tensor, count: int) -> dict[st
 
 def tune(other: Peer, a: argparse.Namespace) -> tuple[dict[int, float], int]:
     """Its seconds at each batch setting, the least of a few clean turns (empty if none was), and the discarded."""
-    parts = {f"batch {b}": partial(measure, partial(other.run, b), 0.0) for b in a.batches}
+    parts = {f"batch {b}": other.timed(b, 0.0) for b in a.batches}
     kept, discarded = interleave(parts, a.tune, 4 * a.tune, a.foreign)
     return {b: min(turn[f"batch {b}"].seconds for turn in kept) for b in a.batches if kept}, discarded
 

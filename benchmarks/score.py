@@ -118,7 +118,7 @@ def compare(s: Subject, task: Task, a: argparse.Namespace) -> Row:
             facts["batch"] = min(found, key=lambda b: found[b])
             say(f"{task.name}: {other.name} at " + ", ".join(f"{b}: {show(t)} s" for b, t in found.items()))
         row.peers[other.name] = facts
-        parts[other.name] = partial(measure, partial(other.run, facts["batch"] or 8), a.window)
+        parts[other.name] = other.timed(facts["batch"] or 8, a.window)
     parts["floor"] = floor(s, task.work, a.window)
     return _timed(row, parts, a)
 

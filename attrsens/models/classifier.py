@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from attrsens.errors import AttrsensError
 from attrsens.images import Preprocess
 from attrsens.models.batches import Images, Passes, batch_sizes, chunks, measure
-from attrsens.models.devices import check_batch, pick_device
+from attrsens.models.devices import check_batch, keep_memory, pick_device
 from attrsens.models.failures import copied, explained, is_memory
 from attrsens.models.form import Form, fast_form
 from attrsens.models.identity import fingerprint
@@ -85,6 +85,7 @@ class Classifier:
         if precision not in ("fp32", "bf16"):
             raise AttrsensError(f"precision must be fp32 or bf16; got {precision!r}")
         check_batch(batch)
+        keep_memory(self.device.type)
         self.precision, self.fold, self.asked_batch = precision, fold, batch
         self.id = id or f"{self.name}@{fingerprint(module, self.preprocess, self.classes)}"
         self.output, self.space, self.sign = "logit", "pixel", "signed"
@@ -106,8 +107,7 @@ class Classifier:
         sizes = (max(1, sizes[0] // self.copies), max(1, sizes[1] // self.copies))
         self._clamps = self.preprocess.clamp and not self._copies
         self._shared = _Shared(*sizes, form=None if fold and convs else Form())
-        numbers = (self.preprocess.mean, self.preprocess.std)
-        self._mean, self._std = (torch.tensor(v, device=self.device).reshape(-1, 1, 1) for v in numbers)
+        self._mean, self._std = (torch.tensor(tuple(v), device=self.device).reshape(-1, 1, 1) for v in (mean, std))
 
     # -- views ---------------------------------------------------------------------------------------------------
 
@@ -284,9 +284,9 @@ class Classifier:
 
     def _normalised(self, x: Tensor, form: Form) -> Tensor:
         """The network's own input, a copy, since it may work in place."""
-        if self.space == "pixel":
-            x = x.contiguous(memory_format=form.layout)
-            return ((x.clamp(0, 1) if self._clamps else x) - self._mean).div_(self._std)
+        if self.space == "pixel":  # laid out last: few channels side by side make slow arithmetic
+            x = ((x.clamp(0, 1) if self._clamps else x) - self._mean).div_(self._std)
+            return x.contiguous(memory_format=form.layout)
         if self._clamps:
             x = x.clamp(min=-self._mean / self._std, max=(1 - self._mean) / self._std)
         return x.clone(memory_format=form.layout)

@@ -1,14 +1,21 @@
-"""Devices and batch sizes as options; checking one needs no torch."""
+"""Devices and batch sizes as options, and a CPU's memory; checking an option needs no torch."""
 
 from __future__ import annotations
 
+import ctypes
+import os
 import re
+import sys
+from functools import cache
 from typing import TYPE_CHECKING
 
 from attrsens.errors import AttrsensError
 
 if TYPE_CHECKING:
     import torch
+
+MMAP_MAX, TRIM_THRESHOLD = -4, -1  # the numbers that mallopt knows them by
+KEPT = 2**30  # bytes
 
 
 def check_device(name: str) -> None:
@@ -49,3 +56,20 @@ def pick_device(name: str) -> torch.device:
     if int(index or 0) >= count:
         raise AttrsensError(f"device {name}: this machine has {count or 'no'} CUDA devices; use --device cpu")
     return torch.device(name)
+
+
+@cache
+def keep_memory(device: str) -> None:
+    """On a CPU, have glibc keep up to 1 GiB of freed memory for the next pass, for the rest of the process.
+
+    By itself it maps a block above 32 MB anew each time and then unmaps it, and the system clears all of its pages:
+    lite0 took 1.5 times as long with batches of 8. The peak is the same. Left alone are other C libraries, and settings
+    of the environment (`MALLOC_*`, `GLIBC_TUNABLES`).
+    """
+    set_up = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
+    if device != "cpu" or sys.platform != "linux" or set_up:
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    if mallopt:
+        mallopt(MMAP_MAX, 0)
+        mallopt(TRIM_THRESHOLD, KEPT)

@@ -80,8 +80,9 @@ class Pool:
 
         shape = tuple(self.case.pixels.shape)
         stream = self.case.stream(self.seed, f"pool {self.ball}")
-        draws = stream.normal(indices, shape) if self.ball == "gaussian" else 2 * stream.uniform(indices, shape) - 1
-        return torch.from_numpy(draws).mul_(self.radius)
+        if self.ball == "gaussian":
+            return torch.from_numpy(stream.normal(indices, shape)).mul_(self.radius)
+        return torch.from_numpy(stream.uniform(indices, shape)).mul_(2).sub_(1).mul_(self.radius)
 
     def copies(self, indices: range) -> Tensor:
         """The y_i in pixels, on the device."""

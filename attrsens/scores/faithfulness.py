@@ -119,12 +119,13 @@ class _Subsets:
 
     def images(self, at: range) -> Tensor:
         import numpy as np
+        import torch
 
         batch = np.repeat(self.x[None], len(at), 0)
         for row, index in zip(batch, at, strict=True):
             chosen, off = self.of(index)
             row[chosen] -= off
-        return self.case.pixels.new_tensor(batch).reshape(len(at), *self.case.pixels.shape)
+        return torch.from_numpy(batch).to(self.case.pixels).reshape(len(at), *self.case.pixels.shape)
 
     def sums(self, heatmap: Tensor, n: int) -> NDArray[np.float64]:
         """sum_S e Phi of the first n subsets; without e for zero."""

@@ -25,8 +25,9 @@ from attrsens.spec import SIMILARITIES, Param
 Maps = NDArray[np.floating]
 
 K1, K2 = 0.01, 0.03
-ROWS = 16  # of the strips in which maps are compared
-TILE = 32768  # entries that are computed at a time: enough to outweigh the calls, few enough for the cache
+STRIP = 25_000  # entries of the strips in which maps are compared: high ones have less of their neighbours to add up
+ROWS = 16  # of a strip, at least
+TILE = 4 * STRIP  # entries that are computed at a time: enough to outweigh the calls, few enough for the cache
 
 
 Step = tuple[Floats, Floats, Floats]  # two arrays to add, and where to
@@ -56,6 +57,11 @@ def _doubling(count: int, stride: int, length: int, room: list[Floats]) -> list[
         here, span = free, 2 * span
 
 
+def _evenly(count: int, most: int) -> int:
+    """How many of `count` go into each of the fewest parts of at most `most`."""
+    return -(-count // -(-count // most))
+
+
 class _Windows:
     """Local statistics of maps of one shape, and pairs of them.
 
@@ -70,7 +76,7 @@ class _Windows:
     def __init__(self, shape: tuple[int, int], window: int, data_range: float) -> None:
         self.across, self.window = shape[1], window
         self.high, self.wide = shape[0] - window + 1, shape[1] - window + 1
-        self.rows = min(self.high, ROWS)
+        self.rows = _evenly(self.high, max(ROWS, STRIP // self.across))
         self.size = window * window
         self.k = self.size / (self.size - 1)
         self.c1 = self.k * (K1 * data_range) ** 2
