@@ -63,7 +63,7 @@ Replicates = Annotated[
     typer.Option(
         "--replicates",
         metavar="N",
-        help="Draws of every setting; two or more measure effects of methods that draw. Default: 1; of all, --apart: 2.",
+        help="Draws of every setting; effects of methods that draw need two. Default: 1; with all or --apart: 2.",
     ),
 ]
 Span = Annotated[
