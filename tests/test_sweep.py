@@ -178,6 +178,7 @@ def test_one_knob_at_a_time_skips_what_cannot_run() -> None:
 def test_smoothgrad_over_n_costs_its_dearest_setting(draws: str, passes: int) -> None:
     report = attrsens.sweep(picture(), model=small(), method="sg", param="n", draws=draws, **FREE)
     assert spent(report) == (passes, passes)
+    assert report.provenance.passes_planned == report.provenance.passes_run
     prepared = prepare_sweep(picture(), model=small(), method="sg", param="n", draws=draws, **FREE)
     told = plan(prepared.request, None, prepared.judging)
     assert (told.forward, told.backward) == (passes + 1, passes)
@@ -191,6 +192,17 @@ def test_meaningful_perturbation_over_steps_costs_the_longest() -> None:
         picture(), model=small(), method="mp:init=ones,mask_side=4", param="steps", draws="nested", **FREE
     )
     assert spent(report) == (450, 450)
+
+
+def test_the_plan_of_an_optimiser_counts_whole_batches() -> None:
+    given: dict[str, Any] = {"model": small(), "method": "mp:mask_side=4", "cache": False, "metrics": "cosine"}
+    for more in (
+        {"param": "steps", "values": "3,9", "draws": "disjoint"},
+        {"param": ["blur_radius", "steps"], "values": ["1,2,3", "2,5"], "draws": "nested"},
+        {"param": ["init", "steps"], "apart": True, "steps": 4},
+    ):
+        report = attrsens.sweep([picture(i) for i in range(3)], **given | more)
+        assert report.provenance.passes_planned == report.provenance.passes_run
 
 
 def test_lime_over_its_kernel_costs_no_further_pass() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -71,6 +71,14 @@ def go(
 
         _show_plan(make_plan(prepared.request, prepared.store, prepared.judging), json)
         return 0
+    if prepared.config.get("apart") and not quiet:
+        from attrsens.engine.plan import plan as make_plan
+
+        told = make_plan(prepared.request, prepared.store, prepared.judging)
+        console.note(
+            f"plan: {told.cells} maps, {told.cached} of them finished; {told.forward} forward and {told.backward} "
+            f"backward passes, about {told.seconds:.0f} s"
+        )
     preset = v["preset"].preset.stamp() if v["preset"] else None
     prepared.config.update({"format": formats, "overlay": v["overlay"], "preset": preset})
     writer = writes(out, formats, force=v["force"], overlay=v["overlay"])
@@ -127,15 +135,24 @@ def _show_plan(plan: Plan, json: str | None) -> None:
         console.write_json(asdict(plan), json)
         if json == "-":
             return
-    rows = {
+    settings = plan.methods if len(plan.methods) < 6 else [f"{len(plan.methods)} settings of {_names(plan.methods)}"]
+    rows: dict[str, object] = {
         "images": plan.images,
         "models": plan.models,
-        "methods": "; ".join(plan.methods),
+        "methods": "; ".join(settings),
         "cells": f"{plan.cells}, {plan.cached} of them finished",
         "forward passes": plan.forward,
         "backward passes": plan.backward,
         "memory": f"{plan.memory_mb:.0f} MB" if plan.memory_mb else "not known",
         "expected time": f"{plan.seconds:.1f} s",
     }
+    if plan.sharing:
+        rows["without sharing"] = f"maps: {plan.unshared.forward} forward, {plan.unshared.backward} backward"
     for name, value in rows.items():
         console.out(f"{name:<16}{value}")
+    for line in plan.sharing:
+        console.out(f"{'shared':<16}{line}")
+
+
+def _names(expressions: Sequence[str]) -> str:
+    return ", ".join(dict.fromkeys(text.partition(":")[0] for text in expressions))

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attrsens.engine.cell import Call, over_names, over_values
-from attrsens.engine.compute import Computed, Marks, Ready, Tally, cell_of, explainer
+from attrsens.engine.cell import Call, over_names, over_values, run_key
+from attrsens.engine.compute import Computed, Marks, Ready, Tally, cell_of, explainer, shares
 from attrsens.engine.inputs import class_of
 from attrsens.engine.metrics import Judging
 from attrsens.engine.report import PassInfo
 from attrsens.engine.run import Request
 from attrsens.engine.store import Entry, Store
 from attrsens.engine.throughput import peak_memory, throughput
-from attrsens.engine.together import runs_of, width_of
+from attrsens.engine.together import ahead_of, runs_of, width_of
 from attrsens.errors import AttrsensError, InputError
-from attrsens.explainer import raw_across
+from attrsens.explainer import raw_across, raw_together
 from attrsens.images import Image
 
 if TYPE_CHECKING:
@@ -135,19 +134,53 @@ def _recall_classes(classifier: Classifier, request: Request, store: Store) -> N
         classifier.class_count = len(entry.arrays["logits"])
 
 
-def plan(request: Request, store: Store | None, judging: Judging | None = None) -> Plan:
+Row = tuple[int, int, tuple[Call, ...]]  # of a batch: image, class, and the settings that are snapshots of one course
+
+
+class _Rows:
+    """What searches and optimisers cost whose images and settings advance in batches of fixed width."""
+
+    def __init__(self, request: Request) -> None:
+        self.request, self.ahead = request, ahead_of(request)
+        self.windows: dict[tuple[Any, ...], list[Row]] = {}
+
+    def add(self, classifier: Classifier, run: Sequence[tuple[Call, int | None]], image: int, shape: object) -> None:
+        """A row that is to be computed, of the image-th image."""
+        calls = tuple(call for call, _ in run)
+        place = classifier, run_key(calls[0], beside=True), image // self.ahead, shape
+        self.windows.setdefault(place, []).append((image % self.ahead, run[0][1] or 0, calls))
+
+    def cost(self) -> Iterator[tuple[Classifier, PassInfo]]:
+        """The passes of every window, counted by running its batches without any."""
+        import torch
+
+        known: dict[tuple[Any, ...], PassInfo] = {}
+        for (classifier, _, _, shape), rows in self.windows.items():
+            place = classifier.id, shape, tuple((i, t, tuple(c.expression for c in calls)) for i, t, calls in rows)
+            if place not in known:
+                width = width_of(self.request, classifier, rows[0][2][0])
+                pictures = [torch.zeros(classifier.preprocess.channels, *shape) for _ in range(self.ahead)]
+                given = [([explainer(classifier, c, t, dry=True) for c in calls], pictures[i]) for i, t, calls in rows]
+                parts = [given[at : at + width] for at in range(0, len(given), width)]
+                made = [raw_together(part, width)[1] for part in parts]
+                known[place] = PassInfo(sum(m.forward for m in made), sum(m.backward for m in made))
+            yield classifier, known[place]
+
+
+def plan(request: Request, store: Store | None, judging: Judging | None = None, timed: bool = True) -> Plan:
     """Count cells and passes, then measure the throughput for at most two seconds; nothing else is computed.
 
     Args:
+        timed: without it nothing is measured, and no time expected.
         judging: scores that are asked for besides the maps. Where an image's class is not known yet, none of them count
             as finished.
     """
-    forward = backward = cells = cached = images = 0
+    cells = cached = images = 0
     apart = PassInfo()
-    speeds: dict[str, tuple[float, float]] = {}
-    seconds = 0.0
+    spending: dict[str, PassInfo] = {}
     memo: dict[str, Computed] = {}  # maps of other pictures for classes that are known, which are counted once
 
+    rows = _Rows(request)
     prices: dict[tuple[object, ...], PassInfo] = {}
 
     def price(classifier: Classifier, run: Sequence[tuple[Call, int | None]], shape: tuple[int, int]) -> PassInfo:
@@ -156,12 +189,15 @@ def plan(request: Request, store: Store | None, judging: Judging | None = None) 
             prices[place] = run_cost(classifier, [call for call, _ in run], shape)
         return prices[place]
 
+    def spend(classifier: Classifier, passes: PassInfo) -> None:
+        mine = spending.setdefault(classifier.id, PassInfo())
+        mine.forward, mine.backward = mine.forward + passes.forward, mine.backward + passes.backward
+
     for source in request.sources:
         try:
             image = source.load()
         except InputError:
             continue
-        images += 1
         shared: list[int] | None = None
         own: dict[str, Computed] = {}
         for classifier, change in request.views:
@@ -200,17 +236,26 @@ def plan(request: Request, store: Store | None, judging: Judging | None = None) 
                         apart.forward, apart.backward = apart.forward + alone.forward, apart.backward + alone.backward
                 except AttrsensError:
                     continue
+                if shares(run[0][0]):
+                    rows.add(classifier, run, images, shape)
+                    spent = PassInfo()
                 run_forward += spent.forward
                 run_backward += spent.backward
             if judging:
                 kept = memo if entry else own
                 more = _judging_cost(request, judging, classifier, image, shape, targets, entry, store, marks, kept)
                 run_forward, run_backward = run_forward + more.forward, run_backward + more.backward
-            if run_forward and classifier.id not in speeds:
-                speeds[classifier.id] = throughput(classifier, CALIBRATION / len(request.classifiers))
-            per_forward, per_gradient = speeds.get(classifier.id, (math.inf, math.inf))
-            seconds += (run_forward - run_backward) / per_forward + run_backward / per_gradient
-            forward, backward = forward + run_forward, backward + run_backward
+            spend(classifier, PassInfo(run_forward, run_backward))
+        images += 1
+    for classifier, made in rows.cost():
+        spend(classifier, made)
+    seconds = 0.0
+    for classifier in request.classifiers if timed else ():
+        made = spending.get(classifier.id, PassInfo())
+        if made.forward:
+            per_forward, per_gradient = throughput(classifier, CALIBRATION / len(request.classifiers))
+            seconds += (made.forward - made.backward) / per_forward + made.backward / per_gradient
+    forward, backward = (sum(getattr(made, k) for made in spending.values()) for k in ("forward", "backward"))
     methods = [c.expression for c in request.calls]
     memory = peak_memory(request.classifiers)
     models = len(request.classifiers)
@@ -257,7 +302,7 @@ def _judging_cost(
             part.append(Found(None, call, target, raw, {}, PassInfo()))
     ready = Ready(image, pixels, logits, classes, None, marks=marks)
     judge.rows(classifier, ready, part)
-    if judging.similarities and (judging.across or len(request.calls) > 1):
+    if judging.similarities and not judging.spares and (judging.across or len(request.calls) > 1):
         from attrsens.engine.compare import calibration
 
         maps = judge.maps(classifier, ready)

@@ -248,6 +248,7 @@ class Provenance:
     damaged_cells: int
     passes_run: PassInfo
     peak_memory_mb: float | None
+    passes_planned: PassInfo | None = None
     interrupted: bool = False
 
 

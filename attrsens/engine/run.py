@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attrsens.engine.cell import Call
-from attrsens.engine.compute import Computed, Ready, Tally, compute, predict, shares
+from attrsens.engine.compute import Computed, Ready, Tally, compute, predict
 from attrsens.engine.inputs import Source, class_of
 from attrsens.engine.report import (
     Failure,
@@ -28,7 +28,7 @@ from attrsens.engine.report import (
 )
 from attrsens.engine.store import Store
 from attrsens.engine.together import Request as Request
-from attrsens.engine.together import advance, share, width_of
+from attrsens.engine.together import advance, ahead_of, share, width_of
 from attrsens.errors import AttrsensError, InputError
 from attrsens.heatmaps import Attribution, finish
 from attrsens.images import Image
@@ -65,10 +65,7 @@ def run(request: Request, store: Store | None, tally: Tally, judge: Judge | None
     Args:
         judge: is handed the maps of one image and classifier before they go out, and adds scores to their records.
     """
-    ahead = 1
-    for call in filter(shares, request.calls):
-        widest = max((width_of(request, c, call) for c in request.classifiers), default=1)
-        ahead = max(ahead, widest // max(1, len(request.targets) * request.settings_of(call)))
+    ahead = ahead_of(request)
     windows = [request.sources[start : start + ahead] for start in range(0, len(request.sources), ahead)]
     with ThreadPoolExecutor(1) as reader:  # the next pictures are decoded while the network looks at these
         waiting = [reader.submit(_read, window) for window in windows[:1]]

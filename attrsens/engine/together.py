@@ -68,6 +68,15 @@ def width_of(request: Request, classifier: Classifier, call: Call) -> int:
     return math.ceil(count / math.ceil(count / classifier.sizes[1]))
 
 
+def ahead_of(request: Request) -> int:
+    """How many images are looked at together, so that searches and optimisers fill their batches."""
+    ahead = 1
+    for call in filter(shares, request.calls):
+        widest = max((width_of(request, c, call) for c in request.classifiers), default=1)
+        ahead = max(ahead, widest // max(1, len(request.targets) * request.settings_of(call)))
+    return ahead
+
+
 def advance(
     request: Request,
     classifier: Classifier,

@@ -183,6 +183,12 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
 
         comparer = Comparer.around(judge)
         parts = comparer.grouped(run(request, prepared.store, tally, comparer), size)
+    planned: PassInfo | None = None
+    if prepared.sweep and not prepared.sweep.goal:
+        from attrsens.engine.plan import plan
+
+        expected = plan(request, prepared.store, prepared.judging, timed=False)
+        planned = PassInfo(expected.forward, expected.backward)
     results: list[Result] = []
     records = []
     done, passes = 0, 0
@@ -224,6 +230,7 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
         damaged_cells=prepared.store.damaged if prepared.store else 0,
         passes_run=PassInfo(tally.passes.forward, tally.passes.backward),
         peak_memory_mb=peak_memory(request.classifiers),
+        passes_planned=planned,
         interrupted=stopped is not None,
     )
     rows, comparisons = _tables(prepared, records)
