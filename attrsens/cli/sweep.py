@@ -10,7 +10,7 @@ import typer
 from attrsens.cli import console, options
 from attrsens.cli.running import go
 from attrsens.engine.prepare_sweep import prepare_sweep
-from attrsens.engine.sweep.tables import MEAN, NEIGHBOUR, RESCALED
+from attrsens.engine.sweep.tables import FLOOR, MEAN, NEIGHBOUR, RESCALED
 from attrsens.render.sweep import SweepWriter
 from attrsens.spec import METHODS, SCORES, SIMILARITIES
 
@@ -148,7 +148,7 @@ def sweep(
 
 def _show(report: Report, out: Path) -> None:
     """A table a quantity: setting by setting, the means over them; then which knob matters."""
-    rows = [row for row in report.aggregates if not row.quantity.endswith((RESCALED, NEIGHBOUR))]
+    rows = [row for row in report.aggregates if not row.quantity.endswith((RESCALED, NEIGHBOUR, FLOOR))]
     several = len(report.config["model"]) > 1
     if "until" in report.config:
         console.out(f"until {report.config['until']}: {report.config['definition']}")
@@ -172,15 +172,10 @@ def _effects(report: Report) -> None:
         known = [e for e in own if e.kind == "knob_effect" and e.effect is not None]
         known.sort(key=lambda e: -e.effect)
         seeds = [e for e in own if e.kind == "seed_effect"]
-        if not known:
-            why = next((e.reason for e in own if e.kind == "knob_effect" and e.reason), None)
-            console.out(f"which knob of {group[1]} matters: not measured{': ' + why if why else ''}")
-            console.out("")
-            continue
         console.out(f"which knob of {group[1]} matters, {group[0]}: effect one step away (0: nothing, 1: another map)")
         for e in [*known, *seeds]:
             name = "seed" if e.kind == "seed_effect" else f"{e.knob} (from {e.reference})"
-            reach = f"  reaches 0.1 {e.tolerance.text}" if e.kind == "knob_effect" and e.tolerance else ""
+            reach = f"  reaches 0.1 {_reach(e)}" if e.kind == "knob_effect" and e.tolerance else ""
             interval = f"{e.ci95[0]:.3g} to {e.ci95[1]:.3g}" if e.ci95 else "-"
             value = "-" if e.effect is None else f"{e.effect:.4f}"
             console.row(f"  {value:>8}  95 % {interval:<20} n {e.n:<4} {name}{reach}")
@@ -205,6 +200,13 @@ def _effects(report: Report) -> None:
             console.row(f"  {e.rank}. {e.method}: largest effect {e.effect:.4f}, of {e.knob}")
         if e.kind == "specification_curve":
             console.row(f"  {e.text} of {e.group['knob']}")
+
+
+def _reach(effect: Any) -> str:
+    """How far from the reference the effect is no longer small."""
+    unit = "octaves" if effect.scale == "ratio" else "steps"
+    far = effect.tolerance.at is None
+    return f"beyond {effect.tolerance.beyond:g} {unit}" if far else f"at {effect.tolerance.text} {unit}"
 
 
 def _over(quantity: str) -> str:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from attrsens.engine.sweep.tables import MEAN, NEIGHBOUR, RESCALED
+from attrsens.engine.sweep.tables import FLOOR, MEAN, NEIGHBOUR, RESCALED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ MOST = 12  # settings that a distribution is drawn of
 def plots(report: Report) -> Iterator[tuple[str, bytes]]:
     """(name, PNG) of every plot."""
     rows = [r for r in report.aggregates if "parameters" in r.group and not r.quantity.endswith((MEAN, RESCALED))]
-    for quantity in dict.fromkeys(r.quantity for r in rows if not r.quantity.endswith(NEIGHBOUR)):
+    for quantity in dict.fromkeys(r.quantity for r in rows if not r.quantity.endswith((NEIGHBOUR, FLOOR))):
         own = [r for r in rows if r.quantity == quantity]
         for method in dict.fromkeys(r.group["expression"] for r in own):
             part = [r for r in own if r.group["expression"] == method]
@@ -62,6 +62,9 @@ def _lines(quantity: str, knob: str, rows: Sequence[Aggregate], report: Report) 
             left.fill_between([x for x, _ in bands], low, high, color=colour, alpha=0.2)
         for x, ci in bands if len(bands) == 1 else ():
             left.plot([x, x], ci, color=colour)
+        floors = {_value(r, knob, report): r.mean for r in report.aggregates if _floor_of(r, quantity, rows[0], model)}
+        known = [(places[v], y) for v in order if (y := floors.get(v)) is not None]
+        left.plot([x for x, _ in known], [y for _, y in known], ":", color=colour, lw=1)
         for i, value in enumerate(order[:MOST]):
             single = _singles(report, quantity, knob, value, model)
             if single:
@@ -75,7 +78,8 @@ def _lines(quantity: str, knob: str, rows: Sequence[Aggregate], report: Report) 
     for axes in (left, right):
         axes.set_xlabel(knob)
     left.set_ylabel(quantity)
-    left.set_title("mean, 95 % interval over images", fontsize=9)
+    dotted = "; dotted: floor" if any(r.quantity == quantity + FLOOR for r in report.aggregates) else ""
+    left.set_title(f"mean, 95 % interval over images{dotted}", fontsize=9)
     right.set_title("single images", fontsize=9)
     if len(models) > 1:
         left.legend(fontsize=8)
@@ -120,6 +124,13 @@ def _singles(report: Report, quantity: str, knob: str, value: object, model: str
             found += [score.value for name, score in record.scores.items() if name == quantity]
             out += [v for v in found if v is not None]
     return out
+
+
+def _floor_of(row: Aggregate, quantity: str, like: Aggregate, model: str) -> bool:
+    """Whether a row is the floor of a quantity, along the same knob of the same method."""
+    same = all(row.group.get(k) == v for k, v in (("model", model), ("expression", like.group["expression"])))
+    knobs = set(row.group.get("parameters", ())) == set(like.group["parameters"])
+    return row.quantity == quantity + FLOOR and same and knobs
 
 
 def _value(row: Aggregate, knob: str, report: Report) -> Any:

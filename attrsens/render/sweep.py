@@ -122,7 +122,8 @@ def strips(group: Sequence[tuple[Swept, Result]]) -> list[Strip]:
     if spread is not None:
         panels.append(panel(spread, ["sd over settings", f"{spread.max():.3g}"], float(spread.max())))
     title = f"{record.image.path.rsplit('/', 1)[-1]}: {label_of(record)}, {record.method.title}"
-    return [Strip(title, panels[i : i + ACROSS]) for i in range(0, len(panels), ACROSS)]
+    rows = range(0, len(panels), ACROSS)
+    return [Strip(title + (" (continued)" if i else ""), panels[i : i + ACROSS]) for i in rows]
 
 
 def setting(place: Swept) -> str:

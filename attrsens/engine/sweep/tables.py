@@ -12,7 +12,7 @@ from attrsens.engine.stats import Sample, comparisons, summary
 from attrsens.engine.sweep.design import Sweep
 
 NEIGHBOUR, MEAN = " (neighbour)", " (mean over values)"
-RESCALED = " (rescaled)"
+RESCALED, FLOOR = " (rescaled)", " (floor)"
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,9 @@ class Tables:
                 continue
             if s.role == "reference" and there.reference:
                 self._cell(s.name, record, place).add(record.image.sha256, s.value, s.reason)
-                if s.rescaled is not None:
-                    self._cell(s.name + RESCALED, record, place).add(record.image.sha256, s.rescaled, None)
+                for suffix, value in ((RESCALED, s.rescaled), (FLOOR, s.floor)):
+                    if value is not None:
+                        self._cell(s.name + suffix, record, place).add(record.image.sha256, value, None)
             elif s.role == "neighbour":
                 self._cell(s.name + NEIGHBOUR, record, place, there).add(record.image.sha256, s.value, s.reason)
 
@@ -139,6 +140,8 @@ class Tables:
             if a.quantity != b.quantity or a.study != b.study:
                 continue
             models = a.model != b.model and a.values == b.values and a.to == b.to
+            if a.quantity.endswith(FLOOR):
+                continue
             score = not (self._is_similarity(a.quantity) or a.quantity.endswith((NEIGHBOUR, RESCALED)))
             moved = (
                 score and a.model == b.model and bool(left.group.get("reference")) != bool(right.group.get("reference"))
@@ -156,7 +159,7 @@ class Tables:
     def _is_similarity(self, quantity: str) -> bool:
         from attrsens.spec import SIMILARITIES
 
-        return quantity.partition(":")[0] in SIMILARITIES and not quantity.endswith((NEIGHBOUR, RESCALED))
+        return quantity.partition(":")[0] in SIMILARITIES and not quantity.endswith((NEIGHBOUR, RESCALED, FLOOR))
 
 
 def _row(sample: Sample) -> Aggregate:
@@ -166,4 +169,4 @@ def _row(sample: Sample) -> Aggregate:
 
 def quantities_of(names: Iterable[str]) -> list[str]:
     """The rows that a sweep has besides those that metrics always have."""
-    return [name + suffix for name in names for suffix in (RESCALED, NEIGHBOUR, MEAN)]
+    return [name + suffix for name in names for suffix in (RESCALED, FLOOR, NEIGHBOUR, MEAN)]
