@@ -235,7 +235,8 @@ class Gate:
 
 @dataclass
 class Provenance:
-    """What ran, when and on what; nothing above it in the report depends on it."""
+    """What ran, when and on what; nothing above it in the report depends on it. passes_planned: of a sweep, those that
+    were expected to be needed, beside those that this run made."""
 
     versions: dict[str, str]
     weights: dict[str, str]
@@ -248,8 +249,8 @@ class Provenance:
     damaged_cells: int
     passes_run: PassInfo
     peak_memory_mb: float | None
-    passes_planned: PassInfo | None = None
     interrupted: bool = False
+    passes_planned: PassInfo | None = None
 
 
 @dataclass
