@@ -199,7 +199,7 @@ def whose(group: dict[str, Any]) -> str:
     rest = [
         f"{name}={value}"
         for name, value in group.items()
-        if name not in ("model", "method", "expression", "parameters")
+        if name not in ("model", "method", "expression", "base", "parameters")
         and value not in (None, 0.0)
         and not isinstance(value, dict)
     ]

@@ -24,8 +24,8 @@ def plots(report: Report) -> Iterator[tuple[str, bytes]]:
     rows = [r for r in report.aggregates if "parameters" in r.group and not r.quantity.endswith((MEAN, RESCALED))]
     for quantity in dict.fromkeys(r.quantity for r in rows if not r.quantity.endswith((NEIGHBOUR, FLOOR))):
         own = [r for r in rows if r.quantity == quantity]
-        for method in dict.fromkeys(r.group["expression"] for r in own):
-            part = [r for r in own if r.group["expression"] == method]
+        for method in dict.fromkeys(r.group["base"] for r in own):
+            part = [r for r in own if r.group["base"] == method]
             knobs = list(dict.fromkeys(k for r in part for k in r.group["parameters"]))
             for knob in knobs:
                 lines = [r for r in part if set(r.group["parameters"]) in ({knob}, set())]
@@ -33,8 +33,8 @@ def plots(report: Report) -> Iterator[tuple[str, bytes]]:
                     name = f"sweep-{_safe(quantity)}-{_safe(part[0].group['method'])}-{_safe(knob)}"
                     yield name, _lines(quantity, knob, lines, report)
     effects = [e for e in report.effects if e.kind == "knob_effect" and e.effect is not None]
-    for method in dict.fromkeys(e.group["expression"] for e in effects):
-        mine = [e for e in effects if e.group["expression"] == method]
+    for method in dict.fromkeys(e.group["base"] for e in effects):
+        mine = [e for e in effects if e.group["base"] == method]
         yield f"effects-{_safe(mine[0].group['method'])}", _effects(mine)
 
 
@@ -128,7 +128,7 @@ def _singles(report: Report, quantity: str, knob: str, value: object, model: str
 
 def _floor_of(row: Aggregate, quantity: str, like: Aggregate, model: str) -> bool:
     """Whether a row is the floor of a quantity, along the same knob of the same method."""
-    same = all(row.group.get(k) == v for k, v in (("model", model), ("expression", like.group["expression"])))
+    same = all(row.group.get(k) == v for k, v in (("model", model), ("base", like.group["base"])))
     knobs = set(row.group.get("parameters", ())) == set(like.group["parameters"])
     return row.quantity == quantity + FLOOR and same and knobs
 

@@ -36,7 +36,7 @@ def findings(sweep: Sweep, grams: Sequence[Gram], records: Sequence[Record], nam
         tables: dict[str, Cosines] = {}
         for number, study in enumerate(sweep.studies):
             own = averaged([g for g in grams if g.model == model and g.study == number])
-            group = {"model": name, "method": study.title, "expression": study.base.expression}
+            group = {"model": name, "method": study.title, "base": study.base.expression}
             if not own:
                 continue
             found, table = of_maps(study, own)
@@ -130,7 +130,7 @@ def of_scores(sweep: Sweep, records: Sequence[Record]) -> Iterator[Any]:
             models = {m: found for (q, m, s), found in values.items() if (q, s) == (quantity, number)}
             for model, found in models.items():
                 images = list(dict.fromkeys(image for image, _, _ in found))
-                group = {"model": model, "method": study.title, "expression": study.base.expression}
+                group = {"model": model, "method": study.title, "base": study.base.expression}
                 start = _draws(found, images, study.reference, study)
                 for i, k in placed.items():
                     if i != study.reference:
@@ -143,7 +143,7 @@ def of_scores(sweep: Sweep, records: Sequence[Record]) -> Iterator[Any]:
                 along = [i for i, k in placed.items() if i == study.reference or settings[k].knob == axis.name]
                 table = {m: _table(found, along, study) for m, found in models.items()}
                 if len(along) > 1:
-                    group = {"method": study.title, "expression": study.base.expression}
+                    group = {"method": study.title, "base": study.base.expression}
                     yield replace(stability(quantity, axis.name, table), group=group)
 
 

@@ -93,7 +93,7 @@ class Tables:
                 "method": study.title,
                 "noise": record.input.noise,
                 "parameters": dict(place.values),
-                "expression": study.base.expression,
+                "base": study.base.expression,
             }
             if place.reference:
                 group["reference"] = True
@@ -151,7 +151,7 @@ class Tables:
             elif moved:
                 pairs.setdefault(a.quantity, []).append((right, left) if left.group.get("reference") else (left, right))
         for one, other in combinations(self.means(), 2):
-            same = [one.group[k] == other.group[k] for k in ("model", "expression")]
+            same = [one.group[k] == other.group[k] for k in ("model", "base")]
             if one.quantity == other.quantity and sum(same) == 1:
                 pairs.setdefault(one.quantity, []).append((one, other))
         return [row for found in pairs.values() for row in comparisons(found)]
