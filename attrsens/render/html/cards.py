@@ -57,20 +57,20 @@ class Gallery:
         out: list[Html] = []
         for i, (path, records) in enumerate(images.items(), 1):
             more = self._details(records)
-            if len(more) > self.detail:
-                more, self.bare = Html(""), self.bare + 1
-            card = self._card(i, path, records, more)
+            if sum(map(len, more)) > self.detail:
+                more, self.bare = (Html(""), Html("")), self.bare + 1
+            card = self._card(i, path, records, *more)
             size = len(card.encode()) + self.reserve * len(records)
             if size > self.room:
                 self.left_out = len(images) - i + 1
                 break
             self.room -= size
-            self.detail -= len(more)
+            self.detail -= sum(map(len, more))
             self.shown += records
             out.append(card)
         return out
 
-    def _card(self, i: int, path: str, records: list[Record], more: Html) -> Html:
+    def _card(self, i: int, path: str, records: list[Record], plots: Html, more: Html) -> Html:
         first = records[0]
         name = path.rsplit("/", 1)[-1] or path
         about = [f"{first.image.size[1]} x {first.image.size[0]} px", *first.image.notes]
@@ -79,23 +79,26 @@ class Gallery:
         for index in dict.fromkeys(r.target.index for r in records):
             mine = [r for r in records if r.target.index == index]
             parts.append(_target(mine[0]))
-            parts += self._places(mine, records)
+            parts += self._places(mine, records, plain=not any(change(r) for r in records))
         heading = tag("h3", name.removeprefix("sample:"), " ", tag("small", "; ".join(about)))
         title = None if path in (name, name.removeprefix("sample:")) else tag("p", path, class_="path")
         attributes: dict[str, object] = {"class_": "card", "id": f"image-{i}", "data_name": name, "data_given": i}
-        return tag("article", heading, title, parts, more, **(attributes | keys))
+        rows = len({(record.target.index, input_key(record)) for record in records})
+        beside = "body beside" if plots.count("<svg") <= rows else "body"
+        body = tag("div", tag("div", parts), plots, class_=beside)
+        return tag("article", heading, title, body, more, **(attributes | keys))
 
-    def _places(self, mine: list[Record], records: list[Record]) -> list[Html]:
+    def _places(self, mine: list[Record], records: list[Record], plain: bool) -> list[Html]:
         """A row for every model and input of a class."""
         places: dict[tuple[str, ...], list[Record]] = {}
         for record in mine:
             places.setdefault(input_key(record), []).append(record)
-        plain = not self.names.several and len(places) == 1 and not change(mine[0])
+        named = self.names.several or not plain
         rows = []
         numbered = _paired(records)
         for found in places.values():
             first = found[0]
-            where = None if plain else tag("p", _where(first, self.names.several), class_="where")
+            where = tag("p", _where(first, self.names.several, plain), class_="where") if named else None
             figures = [self.later(partial(self._input, first))]
             figures += [self._map(r, records.index(r) + 1 if numbered else None) for r in found]
             rows.append(tag("div", where, tag("div", figures, class_="maps"), class_="place"))
@@ -130,8 +133,8 @@ class Gallery:
         scale = tag("div", tag("span", number(-limit, 2)), BAR, tag("span", number(limit, 2)), class_="scale")
         return join([tag("div", _img(thumb, alt), class_="frame", data_limit=f"{limit:.6g}"), scale])
 
-    def _details(self, records: list[Record]) -> Html:
-        """Curves, a table of scores and one of pairs for each similarity."""
+    def _details(self, records: list[Record]) -> tuple[Html, Html]:
+        """Curves; a table of scores and one of pairs for each similarity."""
         labels = [self.names.record(r) for r in records]
         parts: list[Html] = []
         names = list(dict.fromkeys(name for r in records for name in r.scores))
@@ -140,12 +143,12 @@ class Gallery:
                      if name in r.scores and r.scores[name].curve]  # fmt: skip
             if lines:
                 parts.append(curves(name, lines, legend=len(records) > 1))
-        shown = tag("div", parts, class_="plots") if parts else Html("")
+        shown = tag("div", parts, class_="plots") if parts else None
         tables = [_scores(records, labels, names)] if names else []
         if len(records) <= MOST_MAPS:
             tables += [matrix(name, labels, found) for name, found in _matrices(records).items()]
         tables += [found] if (found := _similarities(records, labels)) else []
-        return join([shown, details("Numbers of this image", tables) if tables else None])
+        return join([shown]), join([details("Numbers of this image", tables) if tables else None])
 
 
 def _target(record: Record) -> Html:
@@ -156,10 +159,10 @@ def _target(record: Record) -> Html:
     return tag("p", words, class_="target")
 
 
-def _where(record: Record, several: bool) -> Html:
+def _where(record: Record, several: bool, plain: bool) -> Html:
     said = record.input.prediction
     words: list[object] = [record.model.name] if several else []
-    words += change(record) or ["the input as it is"]
+    words += change(record) or ([] if plain else ["the input as it is"])
     line = ", ".join(map(str, words))
     if said is None:
         return join([line])

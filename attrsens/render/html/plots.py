@@ -35,6 +35,8 @@ class Axis:
 
     def plot(self, value: float | None, ends: Ends, floor: float | None = None, ceiling: float | None = None) -> Html:
         """Dot, whisker, a line at zero, and ticks at floor and ceiling where the axis reaches them."""
+        if value is None and not ends:
+            return Html("")
         parts = [_line(EDGE, 9, WIDTH - EDGE, 9, "axis")]
         if self.low < 0 < self.high:
             parts.append(_line(self.at(0), 1, self.at(0), 17, "zero"))

@@ -30,7 +30,7 @@ class Section:
 
 
 def gates(report: Report, names: Names, folder: Path) -> Html | None:
-    rows = []
+    rows: list[list[object]] = []
     for g in report.gates:
         seen = number(g.observed) if g.observed is not None else "no value"
         count = f"{g.failed} of {g.rows} rows fail" if g.rows else DASH
@@ -38,7 +38,9 @@ def gates(report: Report, names: Names, folder: Path) -> Html | None:
         rows.append([tag("td", _verdict(g.passed)), tag("code", g.expression), num(seen), count, worst, g.reason or ""])
     if not rows:
         return None
-    return table(None, ["", "fails if", tables.num_head("observed"), "rows", "worst row", "why"], rows, "gates")
+    header: list[object] = ["", "fails if", tables.num_head("observed"), "rows", "worst row", "why"]
+    tables.compact(header, rows)
+    return table(None, header, rows, "gates")
 
 
 def failures(report: Report, names: Names, folder: Path) -> Html | None:

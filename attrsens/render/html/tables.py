@@ -81,7 +81,7 @@ def _aggregates(report: Report, names: Names, coloured: bool) -> list[Html]:
         groups = [(_head(says(q), *about.get(q, ("", ""))), found) for q, found in lines.items()]
         whole = join([grouped(None, header, groups, "rows"), rest(min(len(mine), MOST_ROWS), len(mine))])
         if mine:
-            out.append(details(f"All {len(mine)} pairs with their intervals", whole) if mine is apart else whole)
+            out.append(details(f"The pairs with their intervals: {len(mine)}", whole) if mine is apart else whole)
     return out
 
 
@@ -114,9 +114,13 @@ def _plots(groups: dict[str, list[list[object]]], header: list[object], zero: bo
             row[:] = [
                 tag("td", axis.plot(d.value, d.ends, d.floor, d.ceiling)) if isinstance(d, _Dots) else d for d in row
             ]
-    every = [row for rows in groups.values() for row in rows]
-    empty = [i for i in range(1, len(header)) if all(row[i] in EMPTY for row in every)]
-    for line in [header, *every]:
+    compact(header, [row for rows in groups.values() for row in rows])
+
+
+def compact(header: list[object], rows: list[list[object]]) -> None:
+    """Drop the columns, but the first, in which no row has anything."""
+    empty = [i for i in range(1, len(header)) if all(row[i] in EMPTY for row in rows)]
+    for line in [header, *rows]:
         for i in reversed(empty):
             del line[i]
 
@@ -175,7 +179,9 @@ def effects(report: Report, names: Names) -> Html | None:
         fields = list(dict.fromkeys(key for e in mine for key in e if key not in ("kind", "definition")))
         fields.sort(key=lambda key: FIRST.index(key) if key in FIRST else len(FIRST))
         value = next((key for key in ("effect", "value", "difference", "mean") if key in fields), "")
-        header: list[object] = [key.replace("_", " ") for key in fields]
+        numeric = {key for key in fields if any(_real(e.get(key)) is not None for e in mine)}
+        words = {key: "95 % interval" if key == "ci95" else key.replace("_", " ") for key in fields}
+        header: list[object] = [num_head(words[key]) if key in numeric else words[key] for key in fields]
         lines = [[_field(key, e.get(key), names) for key in fields] for e in mine[:MOST_ROWS]]
         if value:
             at = fields.index(value) + 1
