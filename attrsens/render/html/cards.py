@@ -84,8 +84,8 @@ class Gallery:
         title = None if path in (name, name.removeprefix("sample:")) else tag("p", path, class_="path")
         attributes: dict[str, object] = {"class_": "card", "id": f"image-{i}", "data_name": name, "data_given": i}
         rows = len({(record.target.index, input_key(record)) for record in records})
-        beside = "body beside" if plots.count("<svg") <= rows else "body"
-        body = tag("div", tag("div", parts), plots, class_=beside)
+        beside = 0 < plots.count("<svg") <= rows and len(records) <= 2 * rows  # there is room for both
+        body = tag("div", tag("div", parts), plots, class_="beside" if beside else None)
         return tag("article", heading, title, body, more, **(attributes | keys))
 
     def _places(self, mine: list[Record], records: list[Record], plain: bool) -> list[Html]:
