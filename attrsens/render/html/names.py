@@ -43,13 +43,16 @@ class Names:
     def __init__(self, report: Report) -> None:
         groups = [g for a in report.aggregates for g in (a.group, a.group.get("to")) if isinstance(g, dict)]
         models = {r.model.id for r in report.records} | {str(g["model"]) for g in groups if "model" in g}
+        self.sweep = report.command == "sweep"  # whose rows carry the expression of the setting all others start from
         self.several = len(models - {r.model.name for r in report.records}) > 1
 
     def group(self, group: dict[str, Any]) -> str:
         """Of a row of aggregates, comparisons, gates or effects."""
-        method = short(str(group["expression"])) if group.get("expression") else str(group.get("method") or "")
-        rest = [f"{key} {_value(v)}" for key, v in group.items() if key not in KNOWN and v not in (None, {}, [])]
-        if not group.get("expression") and isinstance(group.get("parameters"), dict):
+        whole = bool(group.get("expression")) and not (self.sweep and group.get("method"))
+        method = short(str(group["expression"])) if whole else str(group.get("method") or "")
+        rest = [f"{key} {_value(v)}" for key, v in group.items() if key not in KNOWN and v not in (None, False, {}, [])]
+        rest = ["reference" if words == "reference True" else words for words in rest]
+        if not whole and isinstance(group.get("parameters"), dict):
             rest += [f"{key}={_value(v)}" for key, v in group["parameters"].items()]
         words = [str(group["model"])] if "model" in group and (self.several or not (method or rest)) else []
         words += [method] if method else []
@@ -81,12 +84,14 @@ def target(record: Record) -> str:
 def matches(group: dict[str, Any], record: Record) -> bool:
     """Whether a record is one of those that a row about single maps is about."""
     erased = record.input.erased and f"{record.input.erased} ({record.input.fill})"
-    own: dict[str, Any] = {"noise": record.input.noise, "erased": erased, "expression": record.method.expression}
-    own["method"] = record.method.title
+    own: dict[str, Any] = {"noise": record.input.noise, "erased": erased, "method": record.method.title}
     if group.get("model") not in (None, record.model.name, record.model.id):
         return False
     given = group.get("parameters") or {}
-    parameters = {**record.method.parameters}
+    parameters: dict[str, Any] = {**record.method.parameters}
+    if set(given) == set(parameters):  # else the expression is that of a sweep's reference
+        own["expression"] = record.method.expression
+    parameters |= {f"{w.name}.{key}": value for w in record.method.wrappers for key, value in w.parameters.items()}
     if any(parameters.get(key) != value for key, value in given.items()):
         return False
     return all(group[key] == value for key, value in own.items() if group.get(key) is not None)

@@ -10,7 +10,7 @@ from typing import Any
 from attrsens.engine.agreement import CEILING, FLOOR, RESCALED, labels, matrices
 from attrsens.engine.report import Aggregate, Comparison, Report
 from attrsens.render.agreement import NOTE, says
-from attrsens.render.html.markup import Html, details, grouped, join, num, tag
+from attrsens.render.html.markup import Html, details, grouped, join, num, table, tag
 from attrsens.render.html.names import DASH, Members, Names, interval, number
 from attrsens.render.html.plots import Axis, curves, matrix
 
@@ -171,17 +171,19 @@ FIRST = ("parameter", "knob", "quantity", "effect", "value", "difference", "ci95
 
 def effects(report: Report, names: Names) -> Html | None:
     """What hyperparameters do: a table for each kind, the fields that are known first."""
-    if not report.effects:
+    import msgspec
+
+    found: list[dict[str, Any]] = [msgspec.to_builtins(effect) for effect in report.effects]
+    if not found:
         return None
     out: list[Html] = []
-    for kind in dict.fromkeys(str(e.get("kind", "")) for e in report.effects):
-        mine = [e for e in report.effects if str(e.get("kind", "")) == kind]
+    for kind in dict.fromkeys(str(e.get("kind", "")) for e in found):
+        mine = [e for e in found if str(e.get("kind", "")) == kind]
         fields = list(dict.fromkeys(key for e in mine for key in e if key not in ("kind", "definition")))
         fields.sort(key=lambda key: FIRST.index(key) if key in FIRST else len(FIRST))
         value = next((key for key in ("effect", "value", "difference", "mean") if key in fields), "")
         numeric = {key for key in fields if any(_real(e.get(key)) is not None for e in mine)}
-        words = {key: "95 % interval" if key == "ci95" else key.replace("_", " ") for key in fields}
-        header: list[object] = [num_head(words[key]) if key in numeric else words[key] for key in fields]
+        header: list[object] = [num_head(_title(key)) if key in numeric else _title(key) for key in fields]
         lines = [[_field(key, e.get(key), names) for key in fields] for e in mine[:MOST_ROWS]]
         if value:
             at = fields.index(value) + 1
@@ -204,10 +206,20 @@ def _field(key: str, value: Any, names: Names) -> object:
     if isinstance(value, (int, float)):
         return num(number(value))
     if isinstance(value, dict):
+        if key == "reasons":
+            return "; ".join(f"{why} ({count})" for why, count in value.items())
         return names.group(value)
+    if isinstance(value, (list, tuple)) and value and all(isinstance(v, dict) for v in value):
+        fields = list(dict.fromkeys(inner for v in value for inner in v))
+        rows = [[_field(inner, v.get(inner), names) for inner in fields] for v in value]
+        return tag("td", details(f"{len(rows)}", table(None, [_title(inner) for inner in fields], rows)))
     if isinstance(value, (list, tuple)):
-        return ", ".join(names.group(v) if isinstance(v, dict) else number(v) for v in value)
+        return ", ".join(number(v) for v in value)
     return str(value)
+
+
+def _title(key: str) -> str:
+    return "95 % interval" if key == "ci95" else key.replace("_", " ")
 
 
 def _real(value: Any) -> float | None:
