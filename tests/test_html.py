@@ -334,6 +334,18 @@ def test_every_command_writes_its_page(run_cli: RunCli, tmp_path: Path) -> None:
     page = Page((tmp_path / "out" / "report.html").read_bytes())
     assert "attrsens compare" in page.text
     assert "noise 0.1" in page.text
+    steps = ("--method", "sg", "--param", "n", "--values", "2,3", "--metrics", "ssim", "--replicates", "2")
+    assert run_cli("sweep", "sample:coffee", *steps, "--out", str(tmp_path / "out"), "-q")[0] == 0
+    page = Page((tmp_path / "out" / "report.html").read_bytes())
+    for words in (
+        "attrsens sweep",
+        "seed effect",
+        "knob effect",
+        "sg, n=3",
+        "planned, work shared",
+        "moved most: ssim",
+    ):
+        assert words in page.text, words
 
 
 def test_every_writer_writes_the_page(tmp_path: Path) -> None:

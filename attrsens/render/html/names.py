@@ -50,7 +50,10 @@ class Names:
         """Of a row of aggregates, comparisons, gates or effects."""
         whole = bool(group.get("expression")) and not (self.sweep and group.get("method"))
         method = short(str(group["expression"])) if whole else str(group.get("method") or "")
-        rest = [f"{key} {_value(v)}" for key, v in group.items() if key not in KNOWN and v not in (None, False, {}, [])]
+        said = {
+            k: v for k, v in group.items() if k not in KNOWN and v is not None and v is not False and v not in ({}, [])
+        }
+        rest = [f"{key} {_value(v)}" for key, v in said.items()]
         rest = ["reference" if words == "reference True" else words for words in rest]
         if not whole and isinstance(group.get("parameters"), dict):
             rest += [f"{key}={_value(v)}" for key, v in group["parameters"].items()]

@@ -179,7 +179,7 @@ def effects(report: Report, names: Names) -> Html | None:
     out: list[Html] = []
     for kind in dict.fromkeys(str(e.get("kind", "")) for e in found):
         mine = [e for e in found if str(e.get("kind", "")) == kind]
-        fields = list(dict.fromkeys(key for e in mine for key in e if key not in ("kind", "definition")))
+        fields = list(dict.fromkeys(key for e in mine for key in e if key not in ("kind", "definition", "definitions")))
         fields.sort(key=lambda key: FIRST.index(key) if key in FIRST else len(FIRST))
         value = next((key for key in ("effect", "value", "difference", "mean") if key in fields), "")
         numeric = {key for key in fields if any(_real(e.get(key)) is not None for e in mine)}
@@ -192,6 +192,8 @@ def effects(report: Report, names: Names) -> Html | None:
                 line.insert(at, _Dots(_real(e.get(value)), _ends(e.get("ci95"))))
         _plots({kind: lines}, header, zero=True)
         said = list(dict.fromkeys(str(e["definition"]) for e in mine if e.get("definition")))
+        more: dict[str, Any] = next((e["definitions"] for e in mine if isinstance(e.get("definitions"), dict)), {})
+        said += [f"{name}: {words}." for name, words in more.items()]
         title = _head((kind or "effects").replace("_", " "), "", " ".join(said))
         out += [grouped(None, header, [(title, lines)], "rows"), rest(len(lines), len(mine))]
     return join(out)
@@ -206,6 +208,8 @@ def _field(key: str, value: Any, names: Names) -> object:
     if isinstance(value, (int, float)):
         return num(number(value))
     if isinstance(value, dict):
+        if not value:
+            return DASH
         if key == "reasons":
             return "; ".join(f"{why} ({count})" for why, count in value.items())
         return names.group(value)
