@@ -17,7 +17,7 @@ from attrsens.render.html.plots import Axis, curves, matrix
 MOST_ROWS = 400  # of a table
 MOST_PLACES = 24  # of a table of colours
 LINES = 8  # of mean curves in a panel
-EMPTY = (num(DASH), "", DASH)  # cells of a column that may be left out
+EMPTY = (num(DASH), "", DASH, tag("td", ""))  # cells of a column that may be left out
 
 
 def results(report: Report, names: Names) -> Html | None:
@@ -166,7 +166,8 @@ def _comparison(c: Comparison, names: Names) -> list[object]:
     ]  # fmt: skip
 
 
-FIRST = ("parameter", "knob", "quantity", "effect", "value", "difference", "ci95", "verdict", "n")
+FIRST = ("rank", "method", "knob", "parameter", "a", "b", "group", "quantity", "value", "effect", "difference", "share",
+         "ci95", "verdict", "n")  # fmt: skip
 
 
 def effects(report: Report, names: Names) -> Html | None:
@@ -181,7 +182,7 @@ def effects(report: Report, names: Names) -> Html | None:
         mine = [e for e in found if str(e.get("kind", "")) == kind]
         fields = list(dict.fromkeys(key for e in mine for key in e if key not in ("kind", "definition", "definitions")))
         fields.sort(key=lambda key: FIRST.index(key) if key in FIRST else len(FIRST))
-        value = next((key for key in ("effect", "value", "difference", "mean") if key in fields), "")
+        value = next((key for key in ("effect", "difference", "share") if key in fields), "")
         numeric = {key for key in fields if any(_real(e.get(key)) is not None for e in mine)}
         header: list[object] = [num_head(_title(key)) if key in numeric else _title(key) for key in fields]
         lines = [[_field(key, e.get(key), names) for key in fields] for e in mine[:MOST_ROWS]]
@@ -204,11 +205,12 @@ def _field(key: str, value: Any, names: Names) -> object:
     if key == "ci95":
         return tag("td", interval(_ends(value)), class_="i")
     if isinstance(value, bool) or value is None or isinstance(value, str):
-        return DASH if value is None else str(value)
+        words = DASH if value is None else str(value)
+        return tag("td", words, class_="t") if len(words) > 40 else words
     if isinstance(value, (int, float)):
         return num(number(value))
     if isinstance(value, dict):
-        if not value:
+        if all(v is None for v in value.values()):
             return DASH
         if key == "reasons":
             return "; ".join(f"{why} ({count})" for why, count in value.items())
