@@ -96,7 +96,7 @@ def test_explain_writes_a_picture_and_a_report(run_cli, out):
     assert stderr.startswith("1 maps, 0 from the cache, 3 forward and 2 backward passes, ")
     assert stderr.count("\n") == 1
     assert "\x1b" not in stderr
-    assert sorted(p.name for p in out.iterdir()) == ["heatmaps", "report.json"]
+    assert sorted(p.name for p in out.iterdir()) == ["heatmaps", "report.html", "report.json"]
 
 
 def test_without_an_image_the_first_sample_and_without_a_method_the_one_with_the_parameter(run_cli, out):

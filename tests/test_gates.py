@@ -323,7 +323,7 @@ def test_all_formats_of_one_run(run_cli, photos: Path, tmp_path: Path, monkeypat
     code, stdout, stderr = run_cli("score", photos, *SCORE, *formats, "--json", "-")
     assert code == 1
     json.loads(stdout)
-    assert sorted(p.name for p in out.iterdir()) == ["heatmaps", "junit.xml", "report.json", "report.md"]
+    assert sorted(p.name for p in out.iterdir()) == ["heatmaps", "junit.xml", "report.html", "report.json", "report.md"]
     commands = [parsed for line in stderr.splitlines() if (parsed := command(line))]
     assert [c[0] for c in commands] == ["error", "error"]
     assert commands[0][1] == {"title": "attrsens gate failed"}

@@ -126,7 +126,7 @@ def _show(report: Report, out: Path, json: str | None, quiet: bool, show: Callab
     console.note(
         f"{len(report.records)} maps, {p.cached_cells} from the cache, {p.passes_run.forward} forward and "
         f"{p.passes_run.backward} backward passes, {p.seconds:.1f} s, peak {p.peak_memory_mb or 0:.0f} MB; "
-        f"{len(report.skipped)} images left out, {len(report.failures)} failures; report: {out / 'report.json'}"
+        f"{len(report.skipped)} images left out, {len(report.failures)} failures; report: {out / 'report.html'}"
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,7 +24,11 @@ from attrsens.render.markdown import MARK, to_markdown
 from attrsens.render.picture import colour_limit, heatmap_png
 from attrsens.render.table import COLUMNS, SCORE_COLUMNS, scores_csv, to_csv
 
+if TYPE_CHECKING:
+    from attrsens.render.html.page import Page
+
 FORMATS = ("png", "npy", "csv", "junit", "md", "github")
+PAGE_MARK = '<meta name="generator" content="attrsens">'
 Result = tuple[Record, Attribution]
 
 
@@ -60,6 +65,8 @@ class Writer:
                 f"out: {self.folder} cannot be written ({error.strerror}); choose another --out"
             ) from None
         self._guard(self.folder / "report.json", _our_report)
+        self._guard(self.folder / "report.html", _our_text)
+        self._html: Page | None = None
         if "csv" in self.formats:
             self._guard(self.folder / "report.csv", _our_table)
         for name in self._texts():
@@ -72,7 +79,8 @@ class Writer:
             AttrsensError: a file of that name is not attrsens's.
             OutputError: the disk is full or failing.
         """
-        for group, limit in scales(results):
+        groups = scales(results)
+        for group, limit in groups:
             for record, attribution in group:
                 stem = f"heatmaps/{heatmap_name(record)}"
                 if "png" in self.formats:
@@ -97,10 +105,13 @@ class Writer:
                     self._guard(self.folder / f"{stem}.npy", partial(_our_npy, shape=attribution.map.shape))
                     self._write(f"{stem}.npy", out.getvalue())
                     record.heatmap.npy = f"{stem}.npy"
+        self._made_page().add([group for group, _ in groups])
 
     def finish(self, report: Report) -> None:
-        """Write the report (and tables, JUnit XML and Markdown), replacing those of an earlier run."""
+        """Write the report and its page (and tables, JUnit XML and Markdown), replacing those of an earlier run."""
         self._write("report.json", to_json(report))
+        self._write("report.html", self._made_page().finish(report))
+        self._html = None
         for name, make in self._texts().items():
             self._write(name, make(report))
         if "csv" in self.formats:
@@ -108,6 +119,13 @@ class Writer:
             if report.command == "score":
                 self._guard(self.folder / "scores.csv", partial(_our_table, columns=SCORE_COLUMNS))
                 self._write("scores.csv", scores_csv(report.records))
+
+    def _made_page(self) -> Page:
+        if self._html is None:
+            from attrsens.render.html.page import Page
+
+            self._html = Page(self.folder)
+        return self._html
 
     def _texts(self) -> dict[str, Callable[[Report], bytes]]:
         """The files beside report.json that are asked for, and what makes them."""
@@ -214,10 +232,11 @@ def _our_table(path: Path, columns: Iterable[str] = COLUMNS) -> bool:
 
 
 def _our_text(path: Path) -> bool:
-    """JUnit XML or Markdown: the mark stands in one of the first lines."""
+    """JUnit XML, Markdown or HTML: a mark stands in one of the first lines."""
     try:
         with path.open("rb") as file:
-            return MARK.encode() in file.read(200)
+            head = file.read(300)
+            return MARK.encode() in head or PAGE_MARK.encode() in head
     except OSError:
         return False
 
