@@ -72,8 +72,8 @@ def rich() -> tuple[list[list[Result]], dict[str, object]]:
             Comparison("insertion", group, other, 0.21, (0.1, 0.3), 1.1, 0.01, 0.03, 8, 0.06, verdict="moved")
         ],
         "effects": [
-            {"kind": "knob", "parameter": "n", "effect": 0.33, "ci95": [0.2, 0.4], "group": group, "reason": None},
-            {"kind": "share", "knobs": ["n", "spread"], "value": None, "reason": "not measured"},
+            {"kind": "novelty", "parameter": "n", "effect": 0.33, "ci95": [0.2, 0.4], "group": group, "reason": None},
+            {"kind": "novel_share", "knobs": ["n", "spread"], "value": None, "reason": "not measured"},
         ],
         "failures": [Failure("broken.jpg", "decode", "is no picture", model="m1")],
         "skipped": [Skipped("c.jpg", "m1", "top-1 is wrong")],
@@ -339,8 +339,8 @@ def test_every_command_writes_its_page(run_cli: RunCli, tmp_path: Path) -> None:
     page = Page((tmp_path / "out" / "report.html").read_bytes())
     for words in (
         "attrsens sweep",
-        "seed effect",
-        "knob effect",
+        "the seed",
+        "Which knob of sg",
         "sg, n=3",
         "planned, work shared",
         "moved most: ssim",

@@ -8,7 +8,7 @@ from attrsens.engine.agreement import brief
 from attrsens.engine.report import Record, Report
 from attrsens.errors import AttrsensError
 
-KNOWN = ("model", "noise", "erased", "method", "parameters", "expression", "to")
+KNOWN = ("model", "noise", "erased", "method", "parameters", "expression", "base", "to")
 DASH = "–"
 
 

@@ -77,8 +77,8 @@ def _aggregates(report: Report, names: Names, coloured: bool) -> list[Html]:
             lines.setdefault(row.quantity, []).append(_aggregate(row, parts, members, names))
         header: list[object] = ["of", num_head("mean"), "", "95 % interval"]
         header += map(num_head, ("n", "missing", "floor", "ceiling", "rescaled", "sd"))
-        _plots(lines, header)
-        groups = [(_head(says(q), *about.get(q, ("", ""))), found) for q, found in lines.items()]
+        draw(lines, header)
+        groups = [(head(says(q), *about.get(q, ("", ""))), found) for q, found in lines.items()]
         whole = join([grouped(None, header, groups, "rows"), rest(min(len(mine), MOST_ROWS), len(mine))])
         if mine:
             out.append(details(f"The pairs with their intervals: {len(mine)}", whole) if mine is apart else whole)
@@ -86,7 +86,7 @@ def _aggregates(report: Report, names: Names, coloured: bool) -> list[Html]:
 
 
 @dataclass(frozen=True)
-class _Dots:
+class Dots:
     """A cell that is drawn once the axis of its quantity is known."""
 
     value: float | None
@@ -99,20 +99,20 @@ def _aggregate(row: Aggregate, parts: dict[tuple[str, str], Aggregate], members:
     floor, ceiling, scaled = (parts.get((row.quantity + s, repr(row.group))) for s in (FLOOR, CEILING, RESCALED))
     low, high = _bounds(members, row, floor, ceiling)
     return [
-        names.group(row.group), num(number(row.mean)), _Dots(row.mean, row.ci95, low, high), _interval(row.ci95),
+        names.group(row.group), num(number(row.mean)), Dots(row.mean, row.ci95, low, high), interval_cell(row.ci95),
         num(row.n), num(_missing(row.missing, row.reasons)), num(number(low, 3)), num(number(high, 3)),
         num(_scaled(scaled)), num(number(row.sd, 3)),
     ]  # fmt: skip
 
 
-def _plots(groups: dict[str, list[list[object]]], header: list[object], zero: bool = False) -> None:
+def draw(groups: dict[str, list[list[object]]], header: list[object], zero: bool = False) -> None:
     """Draw the dots and whiskers, those of a group on one axis; drop columns in which no row has anything."""
     for rows in groups.values():
-        dots = [cell for row in rows for cell in row if isinstance(cell, _Dots)]
+        dots = [cell for row in rows for cell in row if isinstance(cell, Dots)]
         axis = Axis([d.value for d in dots], [d.ends for d in dots], zero)
         for row in rows:
             row[:] = [
-                tag("td", axis.plot(d.value, d.ends, d.floor, d.ceiling)) if isinstance(d, _Dots) else d for d in row
+                tag("td", axis.plot(d.value, d.ends, d.floor, d.ceiling)) if isinstance(d, Dots) else d for d in row
             ]
     compact(header, [row for rows in groups.values() for row in rows])
 
@@ -125,13 +125,13 @@ def compact(header: list[object], rows: list[list[object]]) -> None:
             del line[i]
 
 
-def _head(title: str, direction: str, definition: str) -> Html:
+def head(title: str, direction: str, definition: str) -> Html:
     """The line above the rows of a quantity."""
     small = tag("small", f" {direction} is better") if direction else None
     return tag("div", title, small, details("Definition", tag("p", definition)) if definition else None)
 
 
-def _interval(ends: tuple[float, float] | None) -> Html:
+def interval_cell(ends: tuple[float, float] | None) -> Html:
     return tag("td", interval(ends), class_="i")
 
 
@@ -146,8 +146,8 @@ def comparisons(report: Report, names: Names) -> Html | None:
     for c in report.comparisons[:MOST_ROWS]:
         about.setdefault(c.quantity, c.definition)
         lines.setdefault(c.quantity, []).append(_comparison(c, names))
-    _plots(lines, header, zero=True)
-    groups = [(_head(says(q), "", about[q]), rows) for q, rows in lines.items()]
+    draw(lines, header, zero=True)
+    groups = [(head(says(q), "", about[q]), rows) for q, rows in lines.items()]
     count = len(report.comparisons)
     return join([grouped(None, header, groups, "rows"), rest(min(count, MOST_ROWS), count)])
 
@@ -160,7 +160,7 @@ def _comparison(c: Comparison, names: Names) -> list[object]:
         word = tag("b", c.verdict, class_="bad" if c.verdict == "moved" else None)
         verdict = tag("td", word, margin, tag("small", c.reason) if c.reason else None)
     return [
-        tag("th", sides, scope="row"), num(number(c.difference)), _Dots(c.difference, c.ci95), _interval(c.ci95),
+        tag("th", sides, scope="row"), num(number(c.difference)), Dots(c.difference, c.ci95), interval_cell(c.ci95),
         num(number(c.p_holm, 2)), num(number(c.effect_size, 3)), num(c.n), num(_missing(c.missing, c.reasons)),
         num(number(c.smallest_detectable, 3)), verdict,
     ]  # fmt: skip
@@ -170,13 +170,8 @@ FIRST = ("rank", "method", "knob", "parameter", "a", "b", "group", "quantity", "
          "ci95", "verdict", "n")  # fmt: skip
 
 
-def effects(report: Report, names: Names) -> Html | None:
-    """What hyperparameters do: a table for each kind, the fields that are known first."""
-    import msgspec
-
-    found: list[dict[str, Any]] = [msgspec.to_builtins(effect) for effect in report.effects]
-    if not found:
-        return None
+def plain(found: list[dict[str, Any]], names: Names) -> Html:
+    """Effects of any kind: a table for each, the fields that are known first."""
     out: list[Html] = []
     for kind in dict.fromkeys(str(e.get("kind", "")) for e in found):
         mine = [e for e in found if str(e.get("kind", "")) == kind]
@@ -190,12 +185,12 @@ def effects(report: Report, names: Names) -> Html | None:
             at = fields.index(value) + 1
             header.insert(at, "")
             for e, line in zip(mine, lines, strict=False):
-                line.insert(at, _Dots(_real(e.get(value)), _ends(e.get("ci95"))))
-        _plots({kind: lines}, header, zero=True)
+                line.insert(at, Dots(_real(e.get(value)), _ends(e.get("ci95"))))
+        draw({kind: lines}, header, zero=True)
         said = list(dict.fromkeys(str(e["definition"]) for e in mine if e.get("definition")))
         more: dict[str, Any] = next((e["definitions"] for e in mine if isinstance(e.get("definitions"), dict)), {})
         said += [f"{name}: {words}." for name, words in more.items()]
-        title = _head((kind or "effects").replace("_", " "), "", " ".join(said))
+        title = head((kind or "effects").replace("_", " "), "", " ".join(said))
         out += [grouped(None, header, [(title, lines)], "rows"), rest(len(lines), len(mine))]
     return join(out)
 
