@@ -150,7 +150,7 @@ def test_magnitudes_after_the_method_share_its_copies() -> None:
     options = {"model": small(), "metrics": ["max_sensitivity:n=4"], "cache": False}
     one = attrsens.score(picture(), method="sg:n=3", **options)
     two = attrsens.score(picture(), method=["sg:n=3", "sg:n=3,sign=abs"], **options)
-    assert spent(two) == (spent(one)[0] + 3, spent(one)[1] + 3), "the map itself, and no copy's"
+    assert spent(two) == spent(one), "neither the map's, which is one run, nor a copy's"
     a, b = (r.scores["max_sensitivity:n=4"].value for r in two.records)
     assert a != b
 
