@@ -9,7 +9,7 @@ from functools import cache, cached_property
 from importlib import metadata
 from pathlib import Path
 
-from attrsens.errors import AttrsensError
+from attrsens.errors import AttrsensError, unknown
 from attrsens.images import read_bytes
 from attrsens.spec import (
     METHODS,
@@ -189,7 +189,10 @@ def choose_method(flags: Mapping[str, object]) -> str:
         return "grad"
     owners = [name for name in METHODS if all(name in METHODS.owners(flag) for flag in named)]
     if len(owners) != 1:
-        found = f"several methods have it: {', '.join(owners)}" if owners else "no method has it"
+        for flag in named:
+            if not METHODS.owners(flag):
+                raise unknown("parameter", flag, list(METHODS.parameters()), "'attrsens list methods' names them")
+        found = f"several methods have it: {', '.join(owners)}" if owners else "no method has all of them"
         raise AttrsensError(f"parameter {' and '.join(named)}: {found}; choose with --method")
     return owners[0]
 

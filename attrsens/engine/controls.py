@@ -17,7 +17,7 @@ from attrsens.errors import InputError
 from attrsens.explainer import Raw
 from attrsens.scores._case import Case
 from attrsens.seeds import Stream
-from attrsens.spec import Value
+from attrsens.spec import METHODS, WRAPPERS, Value
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -158,7 +158,12 @@ class Maps:
 
 def seeded(call: Call) -> bool:
     """Whether the call, or a wrapper around it, draws."""
-    return any("seed" in c.parameters for c in (call, *call.wrappers))
+    entries = [(METHODS[call.name], call), *((WRAPPERS[w.name], w) for w in call.wrappers)]
+    return any("seed" in c.parameters and not spec.traits.get("still", _never)(c.parameters) for spec, c in entries)
+
+
+def _never(parameters: Mapping[str, Value]) -> bool:
+    return False
 
 
 def reseeded(call: Call) -> Call:

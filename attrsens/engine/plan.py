@@ -231,7 +231,7 @@ def plan(request: Request, store: Store | None, judging: Judging | None = None, 
                     continue
                 try:
                     spent = price(classifier, run, shape)
-                    for pair in run:
+                    for pair in (pair for pair, kept in zip(run, there, strict=True) if not kept):
                         alone = price(classifier, [pair], shape)
                         apart.forward, apart.backward = apart.forward + alone.forward, apart.backward + alone.backward
                 except AttrsensError:

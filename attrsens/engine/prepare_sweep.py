@@ -19,10 +19,10 @@ from attrsens.engine.sweep.design import Draws, Study, Sweep, grid, one_at_a_tim
 from attrsens.engine.sweep.tables import quantities_of
 from attrsens.engine.sweep.until import DRAWS, REACHED, parse_goal
 from attrsens.errors import AttrsensError
-from attrsens.spec import SCORES, SIMILARITIES
+from attrsens.spec import METHODS, SCORES, SIMILARITIES
 
 USUAL = "spearman,hog,ssim"
-MOST = 5000  # maps of an image
+MOST = 2000  # maps of an image
 
 
 def prepare_sweep(
@@ -99,18 +99,20 @@ def prepare_sweep(
         studies = [one_at_a_time(base, kind, several if seeded(base) else 1, span, works, only) for base in bases]
     if shares:
         studies = [with_shares(s, shares, max(2, several) if seeded(s.base) else 1, _works(prepared)) for s in studies]
+    studies = list({repr([c.expression for c in s.calls]): s for s in studies}.values())  # each once
     sweep = Sweep(tuple(studies), tuple(knobs))
     if len(sweep.calls) > MOST:
         raise AttrsensError(f"sweep: {len(sweep.calls):,} maps of every image; at most {MOST:,}")
     request = replace(prepared.request, calls=tuple(sweep.calls))
+    held = {s.base.expression: s.axes for s in studies} | ({"metrics": tuple(knobs)} if knobs else {})
     config = {
         **prepared.config,
         **judging_config(judging, annotations),
         "method": [base.expression for base in bases],
         "param": names,
-        "values": {a.name: list(a.values) for s in studies for a in s.axes} | {a.name: list(a.values) for a in knobs},
-        "reference": {a.name: a.reference for s in studies for a in s.axes} | {a.name: a.reference for a in knobs},
-        "unmeasured": {name: why for s in studies for name, why in s.unmeasured.items()},
+        "values": {who: {a.name: list(a.values) for a in axes} for who, axes in held.items()},
+        "reference": {who: {a.name: a.reference for a in axes} for who, axes in held.items()},
+        "unmeasured": {s.base.expression: dict(s.unmeasured) for s in studies if s.unmeasured},
         "draws": {s.base.expression: s.draws for s in studies},
         "replicates": several,
         "apart": apart,
@@ -141,6 +143,8 @@ def _until(
         if not seeded(base):
             raise AttrsensError(f"until: {base.name} draws nothing: its map does not depend on a sample")
         axis = _count(base, names) if goal.halves else None
+        if axis and axis.hyper.name in flags:
+            raise AttrsensError(f"until: it chooses {axis.name} itself; leave it out")
         counted.append((axis.set(base, most) if axis else base, axis))
     own = [] if goal.halves else [goal.metric.expression]
     wanted = [*_texts(judged["metrics"]), *own]
@@ -149,7 +153,9 @@ def _until(
         if wanted
         else Judging()
     )
-    judging = replace(judging, similarities=(), frugal=True)
+    if judging.similarities:
+        raise AttrsensError(f"until: besides, it takes scores; {judging.similarities[0].name} is a similarity")
+    judging = replace(judging, frugal=True)
     known = [DRAWS, REACHED, goal.text.partition("=")[0], *quantities(judging)]
     prepared = prepare(images, method=[b.expression for b, _ in counted], **{"known": known} | _plain(options))
     calls = [call for base, axis in counted for call in ((base, reseeded(base)) if axis else (base,))]
@@ -176,9 +182,12 @@ def _count(base: Call, names: Sequence[str]) -> Axis:
     wanted = list(names) or [*(f"{w.name}.n" for w in reversed(base.wrappers)), "n"]
     for name in wanted:
         spec, hyper = addressed(base, name)
-        if spec and hyper and "over" in spec.traits and hyper.name in spec.traits["over"] and hyper.type is int:
+        if spec and hyper and spec.traits.get("counts") == hyper.name:
             return Axis(name, spec.kind, spec.name, hyper, (), hyper.default)
-    raise AttrsensError(f"until: {base.name} has no sample whose beginnings are known; name the knob with --param")
+    counted = [f"{m}.{METHODS[m].traits['counts']}" for m in METHODS if "counts" in METHODS[m].traits]
+    raise AttrsensError(
+        f"until: {', '.join(wanted)} counts no draws of {base.name}; knobs that do: {', '.join(counted)}"
+    )
 
 
 _OPTIONS = frozenset(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import metadata
@@ -187,7 +187,7 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
     if prepared.sweep and not prepared.sweep.goal:
         from attrsens.engine.plan import plan
 
-        expected = plan(request, prepared.store, prepared.judging, timed=False)
+        expected = plan(request, prepared.store, timed=False)
         planned = PassInfo(expected.forward, expected.backward)
     results: list[Result] = []
     records = []
@@ -238,8 +238,7 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
     if prepared.sweep and mover:
         from attrsens.engine.sweep.findings import findings
 
-        names = {c.id: c.name for c in request.classifiers}
-        effects = findings(prepared.sweep, mover.grams, records, names)
+        effects = findings(prepared.sweep, mover.grams, records, distinct(request.classifiers))
     report = Report(
         prepared.command,
         prepared.config,
@@ -263,14 +262,15 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
 
 def _tables(prepared: Prepared, records: list[Record]) -> tuple[list[Aggregate], list[Comparison]]:
     """The rows over images."""
+    names = distinct(prepared.request.classifiers)
     if prepared.sweep and prepared.sweep.goal:
         from attrsens.engine.sweep.until import enough
 
-        return enough(prepared.sweep.goal, records), []
+        return enough(prepared.sweep.goal, records, [base for base, _ in prepared.sweep.counted], names), []
     if prepared.sweep:
         from attrsens.engine.sweep.tables import Tables as Sweeps
 
-        swept = Sweeps(records, prepared.sweep)
+        swept = Sweeps(records, prepared.sweep, names)
         return swept.aggregates(), swept.comparisons()
     if prepared.judging and prepared.judging.across:
         from attrsens.engine.agreement import Tables
@@ -278,6 +278,12 @@ def _tables(prepared: Prepared, records: list[Record]) -> tuple[list[Aggregate],
         tables = Tables(records, prepared.request.calls[0].expression)
         return tables.aggregates(), tables.comparisons()
     return (aggregates(records) if prepared.judging else []), []
+
+
+def distinct(classifiers: Sequence[Classifier]) -> dict[str, str]:
+    """What models are called in rows, by id: their names; where two share one, their ids."""
+    names = [c.name for c in classifiers]
+    return {c.id: c.name if names.count(c.name) == 1 else c.id for c in classifiers}
 
 
 def _device_name(classifier: Classifier) -> str:

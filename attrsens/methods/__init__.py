@@ -5,7 +5,8 @@ parameters `output`, `space`, `sign` and `reduce` join every method and act thro
 decorator states facts:
 
 - `gradient`: whether gradients are taken; `cost` in words (F and B: images forward and backward);
-- `output`: the default scalar; `draws="seed"`: the draws are the same for every image;
+- `output`: the default scalar; `draws="seed"`: the draws are the same for every image; `counts`: the hyperparameter
+  that is the number of draws; `still`: from the parameters to whether nothing is drawn although there is a seed;
 - `local=True`: the map depends on the gradient at the image alone; `inner=True`: on gradients that end at a layer;
 - `unfit`: from the facts about a network (`models.census.Facts`) to why the method cannot explain it, or None;
 - `many`: (view, images, target, *, hyperparameters) -> stacks of maps, where many images can share batches;

@@ -85,6 +85,7 @@ def _sums(f: Classifier, path: Stack, target: int, weights: Tensor) -> tuple[lis
     output="prob",
     gradient=True,
     cost="points F + points B; random: for each trial",
+    still=lambda p: p["baseline"] != "random",
     over=("steps",),
     settings=_settings,
 )

@@ -41,6 +41,7 @@ def _settings(
     gradient=False,
     cost="n F",
     draws="seed",
+    counts="n",
     over=("n", "kernel_width", "target"),
     settings=_settings,
 )

@@ -83,6 +83,7 @@ def _unmoved(facts: Facts) -> str | None:
     gradient=True,
     cost="steps F + steps B; circle: 36 F more",
     together=together,
+    still=lambda p: p["init"] != "random" and p["jitter"] <= 1,
     over=("steps",),
     beside=BESIDE,
     unfit=_unmoved,

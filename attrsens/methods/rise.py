@@ -48,7 +48,9 @@ def _settings(f: Classifier, x: Tensor, targets: Sequence[int], points: Points) 
         yield (torch.einsum("rhj,rwj->hw", rows, wide.double()) / (n * common["keep"])).to(x.dtype)
 
 
-@METHODS("rise", version=1, output="prob", gradient=False, cost="n F", over=("n", "target"), settings=_settings)
+@METHODS(
+    "rise", version=1, output="prob", gradient=False, cost="n F", counts="n", over=("n", "target"), settings=_settings
+)
 def rise(
     f: Classifier,
     x: Tensor,

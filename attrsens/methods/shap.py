@@ -57,6 +57,7 @@ def _settings(
     output="prob",
     gradient=False,
     cost="n + 2 F; few superpixels: one for each coalition",
+    counts="n",
     over=("n", "target"),
     settings=_settings,
 )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from attrsens.methods._settings import Points, one
-from attrsens.spec import METHODS, Param
+from attrsens.spec import METHODS, Param, Value
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,6 +41,11 @@ SPREAD = Param(
 SEED = Param("seed of the noise", min=0, sweep=(0, 1, 2, 3, 4), reference=0)
 
 
+def noiseless(p: Mapping[str, Value]) -> bool:
+    """Whether every copy is the image itself."""
+    return p["n"] == 0 or p["spread"] == 0
+
+
 Draw = Callable[["Stream", range, tuple[int, ...]], "NDArray[np.float32]"]
 
 
@@ -70,7 +75,7 @@ def _sgsq(f: Classifier, x: Tensor, targets: Sequence[int], points: Points) -> I
         yield square.float()
 
 
-@METHODS("sg", version=1, gradient=True, cost="n F + n B", over=("n",), settings=_sg)
+@METHODS("sg", version=1, gradient=True, cost="n F + n B", counts="n", still=noiseless, over=("n",), settings=_sg)
 def smoothgrad(
     f: Classifier,
     x: Tensor,
@@ -97,7 +102,7 @@ def smoothgrad(
     return found
 
 
-@METHODS("ug", version=1, gradient=True, cost="n F + n B", over=("n",), settings=_ug)
+@METHODS("ug", version=1, gradient=True, cost="n F + n B", counts="n", still=noiseless, over=("n",), settings=_ug)
 def uniform_gradient(
     f: Classifier,
     x: Tensor,
@@ -126,7 +131,9 @@ def uniform_gradient(
     return found
 
 
-@METHODS("vargrad", version=1, gradient=True, cost="n F + n B", over=("n",), settings=_vargrad)
+@METHODS(
+    "vargrad", version=1, gradient=True, cost="n F + n B", counts="n", still=noiseless, over=("n",), settings=_vargrad
+)
 def vargrad(
     f: Classifier,
     x: Tensor,
@@ -144,7 +151,7 @@ def vargrad(
     return found
 
 
-@METHODS("sgsq", version=1, gradient=True, cost="n F + n B", over=("n",), settings=_sgsq)
+@METHODS("sgsq", version=1, gradient=True, cost="n F + n B", counts="n", still=noiseless, over=("n",), settings=_sgsq)
 def smoothgrad_squared(
     f: Classifier,
     x: Tensor,

@@ -75,14 +75,20 @@ def axes_of(call: Call, names: Sequence[str], texts: Sequence[str], references: 
     Raises:
         AttrsensError: bad values, no published sweep, a reference that is none of the values.
     """
-    out = []
+    out: list[Axis] = []
     for i, name in enumerate(names):
         spec, hyper = addressed(call, name)
         if spec is None or hyper is None:
             continue
         text = texts[i] if i < len(texts) else None
         reference = references[i] if i < len(references) else None
-        out.append(_axis(name, spec, hyper, text, reference))
+        axis = _axis(name, spec, hyper, text, reference)
+        twin = next(
+            (a.name for a in out if (a.kind, a.owner, a.hyper.name) == (axis.kind, axis.owner, hyper.name)), None
+        )
+        if twin:
+            raise AttrsensError(f"param: {twin} and {name} are one knob of {call.name}")
+        out.append(axis)
     return out
 
 

@@ -259,7 +259,7 @@ def _told(base: Call, draws: Draws, replicates: int, by_seed: bool) -> str:
     if not seeded(base):
         return "the method draws nothing"
     if by_seed:
-        return "every seed has draws of its own"
+        return "every seed has draws of its own, which its settings share"
     several = f", {replicates} seeds of each setting" if replicates > 1 else ""
     if draws == "nested":
         return f"nested: all settings share one seed's draws, fewer being the first of more{several}"

@@ -11,7 +11,7 @@ import numpy as np
 from attrsens.engine.controls import seeded
 from attrsens.engine.knobs.effects import knob_effects, seed_effect
 from attrsens.engine.knobs.ranks import Scores, rank_stability, specification_curves
-from attrsens.engine.knobs.results import KnobEffect, KnobVerdict
+from attrsens.engine.knobs.results import KnobEffect
 from attrsens.engine.knobs.scores import score_effect, stability
 from attrsens.engine.knobs.shares import variance_shares
 from attrsens.engine.knobs.study import Cosines, ImageGram, Knob, Setting, cosines, position
@@ -21,6 +21,7 @@ from attrsens.engine.report import Record
 from attrsens.engine.sweep.axes import Axis
 from attrsens.engine.sweep.design import SEED, Study, Sweep
 from attrsens.engine.sweep.mover import Gram
+from attrsens.spec import SCORES, Value
 
 ONE_DRAW = "the method draws, and one draw of a setting does not tell the knob from the draws; give --replicates 2"
 
@@ -48,7 +49,7 @@ def findings(sweep: Sweep, grams: Sequence[Gram], records: Sequence[Record], nam
             ranks, verdicts = method_verdicts(tables)
             out += [replace(one, group={"model": name}) for one in ranks]
             out += [replace(one, group={"model": name}) for one in verdicts]
-    return [*out, *of_scores(sweep, records), *of_conventions(sweep, records)]
+    return [*out, *of_scores(sweep, records, names), *of_conventions(sweep, records, names)]
 
 
 def averaged(grams: Sequence[Gram]) -> list[ImageGram]:
@@ -59,140 +60,180 @@ def averaged(grams: Sequence[Gram]) -> list[ImageGram]:
     out = []
     for image, found in groups.items():
         same = [g.products for g in found if g.rows == found[0].rows]
-        out.append(ImageGram(image, np.mean(same, axis=0), found[0].rows))
+        out.append(ImageGram(image, np.mean(same, axis=0), found[0].rows, found[0].reasons))
     return out
 
 
 def of_maps(study: Study, grams: Sequence[ImageGram]) -> tuple[list[Any], Cosines | None]:
-    """Effects of the knobs and of the seed, and which knob matters more."""
-    if [axis.hyper.name for axis in study.axes] == [SEED]:  # its values are draws of one setting
-        rows = [[(0, point) for point, _ in g.rows] for g in grams]
-        again = [ImageGram(g.image, g.gram, own) for g, own in zip(grams, rows, strict=True)]
-        return [seed_effect(cosines(Maps([Setting(None, "")], [], again, True)))], None
-    draws = seeded(study.base)
+    """Effects of the knobs and of the seed, and which knob matters more; the cosines that say so, where knobs vary."""
     settings, index = settings_of(study)
+    draws = any(seeded(point.call) for point in study.shown)
+    moved = [ImageGram(g.image, *_picked(g, index), _reasons(g, index)) for g in grams]
+    if draws:
+        moved = [_repeated(g, settings, study, index) for g in moved]
     knobs = [_knob(axis) for axis in study.axes if axis.hyper.name != SEED]
-    moved = [ImageGram(g.image, *_picked(g, index)) for g in grams]
     table = cosines(Maps(settings, knobs, moved, draws))
+    still = not seeded(study.points[study.reference].call)
+    found: list[Any] = [seed_effect(_without_draws(settings, moved) if still else table)]
     effects = knob_effects(table)
-    if draws and all(len(point.calls) < 2 for point in study.shown):
+    if draws and all(draw == 0 for g in moved for _, draw in g.rows):
         effects = [replace(e, reason=ONE_DRAW) for e in effects]
-    effects += [_unmeasured(name, why) for name, why in study.unmeasured.items()]
-    found: list[KnobEffect | KnobVerdict | Any] = [seed_effect(table), *effects]
+    found += effects
+    found += [_unmeasured(name, why) for name, why in study.unmeasured.items()]
     if len(knobs) > 1:
         found += knob_verdicts(table)
-    return found, table
+    return found, table if knobs else None
 
 
-def settings_of(study: Study) -> tuple[list[Setting], dict[int, int]]:
-    """The settings that differ from the reference in one knob at most, and of each of these points its setting."""
+def settings_of(study: Study) -> tuple[list[Setting], dict[int, tuple[int, int]]]:
+    """The settings that differ from the reference in one knob at most, and of each of these points (setting, draw): the
+    values of a seed that is swept are draws."""
     start = {axis.name: axis.reference for axis in study.axes}
     by_name = {axis.name: axis for axis in study.axes}
-    settings: list[Setting] = []
-    index: dict[int, int] = {}
+    seeds = [axis.name for axis in study.axes if axis.hyper.name == SEED]
+    settings = [Setting(None, "reference")]
+    places: dict[object, int] = {(): 0}
+    draws: dict[tuple[Value, ...], int] = {}
+    index: dict[int, tuple[int, int]] = {}
     for i, point in enumerate(study.shown):
-        differs = {k: v for k, v in point.values.items() if v != start[k]}
-        if i == study.reference:
-            index[i], setting = len(settings), Setting(None, "reference")
-        elif len(differs) == 1:
+        differs = {k: v for k, v in point.values.items() if v != start[k] and k not in seeds}
+        if len(differs) > 1:
+            continue
+        own: object = ()
+        if differs:
             ((name, value),) = differs.items()
             axis = by_name[name]
-            index[i] = len(settings)
-            setting = Setting(name, value, position(axis.hyper, axis.reference, value))
-        else:
-            continue
-        settings.append(setting)
+            at = position(axis.hyper, axis.reference, value)
+            own = name, repr(value) if at is None else round(at, 9)
+            if at is not None and round(at, 9) == 0:
+                continue  # the reference, to the last digits
+            if own not in places:
+                places[own] = len(settings)
+                settings.append(Setting(name, value, at))
+        draw = draws.setdefault(tuple(point.values[k] for k in seeds), len(draws)) if seeds else 0
+        if (places[own], draw) not in index.values() or not seeds:
+            index[i] = places[own], draw
     return settings, index
+
+
+def _repeated(
+    g: ImageGram, settings: Sequence[Setting], study: Study, index: Mapping[int, tuple[int, int]]
+) -> ImageGram:
+    """With the one map of a setting that draws nothing in the place of every draw that the others have."""
+    still = {s for point, (s, _) in index.items() if not seeded(study.points[point].call)}
+    draws = sorted({draw for s, draw in g.rows if s not in still}) or [0]
+    rows: list[tuple[int, int]] = []
+    kept: list[int] = []
+    for k, (s, draw) in enumerate(g.rows):
+        for d in draws if s in still else [draw]:
+            if (s, d) not in rows:
+                rows.append((s, d))
+                kept.append(k)
+    return ImageGram(g.image, g.gram[np.ix_(kept, kept)], rows, g.reasons)
+
+
+def _without_draws(settings: Sequence[Setting], grams: Sequence[ImageGram]) -> Cosines:
+    """The reference alone, of a method that draws nothing there."""
+    own = [ImageGram(g.image, np.ones((1, 1)), [(0, 0)]) for g in grams if any(s == 0 for s, _ in g.rows)]
+    lost = [ImageGram(g.image, np.zeros((0, 0)), [], g.reasons) for g in grams if all(s for s, _ in g.rows)]
+    return cosines(Maps([settings[0]], [], [*own, *lost], False))
+
+
+def _reasons(g: ImageGram, index: Mapping[int, tuple[int, int]]) -> dict[int, str]:
+    return {index[point][0]: why for point, why in g.reasons.items() if point in index}
 
 
 def of_shares(study: Study, grams: Sequence[ImageGram]) -> list[Any]:
     """The shares of variance, where cells for them were drawn."""
     if study.design is None:
         return []
-    index = {study.cells + k: k for k in range(len(study.design.cells))}
+    index = {study.cells + k: (k, 0) for k in range(len(study.design.cells))}
     own = [ImageGram(g.image, *_picked(g, index)) for g in grams]
-    return list(variance_shares([study.design] * len(own), own, seeded(study.base)))
+    found = variance_shares([study.design] * len(own), own, seeded(study.base))
+    return [replace(one, definition=f"{one.definition}; the same cells for every image") for one in found]
 
 
-def of_scores(sweep: Sweep, records: Sequence[Record]) -> Iterator[Any]:
-    """What every setting does to every score, and SAM's aggregations over the values of a knob."""
-    values: dict[tuple[str, str, int], dict[tuple[str, int, int], list[float | None]]] = {}
+def of_scores(sweep: Sweep, records: Sequence[Record], names: Mapping[str, str]) -> Iterator[Any]:
+    """What every setting does to every score, and SAM's aggregations over the values of a knob, t0 among them."""
+    values: dict[tuple[str, str, int], Scored] = {}
+    placed = [settings_of(study) for study in sweep.studies]
     index = [{_place(p.values): i for i, p in enumerate(study.shown)} for study in sweep.studies]
     for record in records:
         for place in record.swept:
             point = index[place.study].get(_place(place.values))
-            for name, score in record.scores.items() if point is not None else ():
-                at = values.setdefault((name, record.model.name, place.study), {})
-                at.setdefault((record.image.sha256, point or 0, place.draw), []).append(score.value)
+            at = placed[place.study][1].get(point) if point is not None else None
+            for name, score in record.scores.items() if at else ():
+                assert at
+                cell = values.setdefault((name, record.model.id, place.study), {})
+                cell.setdefault((record.image.sha256, at[0], at[1] + place.draw), []).append(score.value)
     for number, study in enumerate(sweep.studies):
-        settings, placed = settings_of(study)
+        settings = placed[number][0]
+        where = {"method": study.title, "base": study.base.expression}
         for quantity in dict.fromkeys(name for name, _, s in values if s == number):
             models = {m: found for (q, m, s), found in values.items() if (q, s) == (quantity, number)}
             for model, found in models.items():
                 images = list(dict.fromkeys(image for image, _, _ in found))
-                group = {"model": model, "method": study.title, "base": study.base.expression}
-                start = _draws(found, images, study.reference, study)
-                for i, k in placed.items():
-                    if i != study.reference:
-                        setting = settings[k]
-                        there = _draws(found, images, i, study)
-                        drawn = seeded(study.base)
-                        one = score_effect(quantity, setting.knob or "", setting.value, start, there, draws=drawn)
-                        yield replace(one, group=group)
+                for k, setting in enumerate(settings[1:], 1):
+                    pair = [_draws(found, images, s) for s in (0, k)]
+                    most = max(len(rows[0]) for rows in pair)
+                    pair = [[row * most if len(row) == 1 else row for row in rows] for rows in pair]
+                    drawn = any(seeded(point.call) for point in study.shown)
+                    one = score_effect(quantity, setting.knob or "", setting.value, *pair, draws=drawn)
+                    yield replace(one, group={"model": names[model], **where})
             for axis in study.axes:
-                along = [i for i, k in placed.items() if i == study.reference or settings[k].knob == axis.name]
-                table = {m: _table(found, along, study) for m, found in models.items()}
+                along = [0, *(k for k, setting in enumerate(settings) if setting.knob == axis.name)]
+                table = {names[m]: _table(found, along) for m, found in models.items()}
+                if axis.hyper.name == SEED and len(study.axes) == 1:
+                    table = {names[m]: _by_draw(found) for m, found in models.items()}
+                    along = list(range(len(axis.values)))
                 if len(along) > 1:
-                    group = {"method": study.title, "base": study.base.expression}
-                    yield replace(stability(quantity, axis.name, table), group=group)
+                    yield replace(stability(quantity, axis.name, table), group=where)
 
 
-def of_conventions(sweep: Sweep, records: Sequence[Record]) -> Iterator[Any]:
-    """How the order of methods, best first, depends on a metric's own knob."""
+def of_conventions(sweep: Sweep, records: Sequence[Record], names: Mapping[str, str]) -> Iterator[Any]:
+    """How the order of methods, best first, depends on a metric's own knobs: tau between each value of a knob and its
+    reference, all else equal; and under how many conventions one method is better than another."""
     methods = [study.title for study in sweep.studies]
     if len(set(methods)) < len(methods):
         methods = [study.base.expression for study in sweep.studies]
-    for axis in sweep.metrics if len(methods) > 1 else ():
-        for model in dict.fromkeys(r.model.name for r in records):
-            own = [r for r in records if r.model.name == model]
+    for owner in dict.fromkeys(axis.owner for axis in sweep.metrics) if len(methods) > 1 else ():
+        axes = [axis for axis in sweep.metrics if axis.owner == owner]
+        for model, name in names.items():
+            own = [r for r in records if r.model.id == model]
             images = list(dict.fromkeys(r.image.sha256 for r in own))
-            tables = [_convention(axis, name, own, images, sweep) for name in _names(axis, own)]
-            group = {"model": model, "knob": axis.name}
-            start = next((t for t in tables if _has(t.name, axis)), tables[0] if tables else None)
-            for table in tables:
-                if start is not None and table is not start:
-                    yield replace(rank_stability(start, table), group=group)
-            if len(tables) > 1:
-                for curve in specification_curves(tables, methods):
-                    yield replace(curve, group=group)
+            found = {n: _parameters(n) for r in own for n in r.scores if n.partition(":")[0] == owner}
+            tables = {n: _convention(n, own, images, sweep) for n in found}
+            start = {axis.hyper.name: axis.reference for axis in axes}
+            for axis in axes:
+                rest = {k: v for k, v in start.items() if k != axis.hyper.name}
+                alike = [n for n, p in found.items() if all(p[k] == v for k, v in rest.items())]
+                first = next((n for n in alike if found[n][axis.hyper.name] == axis.reference), None)
+                for n in alike if first else ():
+                    if first and n != first:
+                        one = rank_stability(tables[first], tables[n])
+                        yield replace(one, group={"model": name, "knob": axis.name})
+            knobs = ", ".join(axis.name for axis in axes)
+            for curve in specification_curves(list(tables.values()), methods) if len(tables) > 1 else ():
+                yield replace(curve, group={"model": name, "knob": knobs})
 
 
-def _convention(axis: Axis, name: str, records: Sequence[Record], images: Sequence[str], sweep: Sweep) -> Scores:
-    """Of every image and method the mean score under one convention, over its settings' references."""
+def _convention(name: str, records: Sequence[Record], images: Sequence[str], sweep: Sweep) -> Scores:
+    """Of every image and method the mean score under one convention, at its sweep's reference."""
     found: dict[tuple[str, int], list[float]] = {}
-    direction = "higher"
     for record in records:
         score = record.scores.get(name)
         for place in record.swept:
             if score is not None and place.reference and score.value is not None:
                 found.setdefault((record.image.sha256, place.study), []).append(score.value)
-            direction = score.direction if score is not None else direction
-    rows = [
-        [sum(v) / len(v) if (v := found.get((image, s))) else None for s in range(len(sweep.studies))]
-        for image in images
-    ]
-    return Scores(name, rows, "lower" if direction == "lower" else "higher")
+    count = range(len(sweep.studies))
+    rows = [[sum(v) / len(v) if (v := found.get((image, s))) else None for s in count] for image in images]
+    lower = SCORES[name.partition(":")[0]].traits["direction"] == "lower"
+    return Scores(name, rows, "lower" if lower else "higher")
 
 
-def _names(axis: Axis, records: Sequence[Record]) -> list[str]:
-    return list(dict.fromkeys(n for r in records for n in r.scores if n.partition(":")[0] == axis.owner))
-
-
-def _has(name: str, axis: Axis) -> bool:
-    """Whether a score's name says that the knob is at its reference."""
-    told = dict(part.split("=") for part in name.partition(":")[2].split(",") if "=" in part)
-    value = told.get(axis.hyper.name, str(axis.hyper.default))
-    return value == str(axis.reference)
+def _parameters(name: str) -> dict[str, Value]:
+    """All of a score's parameters, from its name in a report."""
+    return SCORES.parse(name)[1]
 
 
 def _knob(axis: Axis) -> Knob:
@@ -205,27 +246,32 @@ def _unmeasured(name: str, why: str) -> KnobEffect:
     )
 
 
-def _picked(g: ImageGram, index: Mapping[int, int]) -> tuple[Any, list[tuple[int, int]]]:
-    """The rows of some points, under other numbers."""
+def _picked(g: ImageGram, index: Mapping[int, tuple[int, int]]) -> tuple[Any, list[tuple[int, int]]]:
+    """The rows of some points, as (setting, draw)."""
     kept = [k for k, (point, _) in enumerate(g.rows) if point in index]
-    return g.gram[np.ix_(kept, kept)], [(index[g.rows[k][0]], g.rows[k][1]) for k in kept]
+    rows = [(index[point][0], index[point][1] + draw) for point, draw in (g.rows[k] for k in kept)]
+    return g.gram[np.ix_(kept, kept)], rows
 
 
-def _draws(
-    found: Mapping[tuple[str, int, int], list[float | None]], images: Sequence[str], point: int, study: Study
-) -> list[list[float | None]]:
+Scored = dict[tuple[str, int, int], list[float | None]]  # by image, setting and draw: the classes' scores
+
+
+def _draws(found: Scored, images: Sequence[str], setting: int) -> list[list[float | None]]:
     """scores[image][draw] of a setting, classes averaged."""
-    count = len(study.points[point].calls)
-    return [[_mean(found.get((image, point, d), [])) for d in range(count)] for image in images]
+    count = 1 + max((d for _, s, d in found if s == setting), default=0)
+    return [[_mean(found.get((image, setting, d), [])) for d in range(count)] for image in images]
 
 
-def _table(
-    found: Mapping[tuple[str, int, int], list[float | None]], points: Sequence[int], study: Study
-) -> list[list[float | None]]:
+def _table(found: Scored, settings: Sequence[int]) -> list[list[float | None]]:
     """scores[image][setting], draws averaged."""
     images = list(dict.fromkeys(image for image, _, _ in found))
-    by_point = [[_mean(draws) for draws in _draws(found, images, i, study)] for i in points]
-    return [list(row) for row in zip(*by_point, strict=True)]
+    by_setting = [[_mean(draws) for draws in _draws(found, images, s)] for s in settings]
+    return [list(row) for row in zip(*by_setting, strict=True)]
+
+
+def _by_draw(found: Scored) -> list[list[float | None]]:
+    """scores[image][draw] of the reference."""
+    return _draws(found, list(dict.fromkeys(image for image, _, _ in found)), 0)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from attrsens.models.classifier import Classifier
 
 Floats = NDArray[np.float64]
+BLOCK = 8192  # pixels of all maps that are multiplied at a time
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Gram:
     """Inner products of an image's maps, each as its method's sign and reduction show it and scaled to unit length.
 
     Attributes:
-        products: (m, m). rows: for each, its point in the study and its draw.
+        products: (m, m). rows: for each, its point in the study and its draw. reasons: by point, why it has no map that
+            can be compared.
     """
 
     model: str
@@ -38,6 +40,7 @@ class Gram:
     target: int
     products: Floats
     rows: list[tuple[int, int]]
+    reasons: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -86,7 +89,8 @@ class Mover:
                         items[i] = Item(found, heatmaps[place], controls, None)
                 _write(self.similarities, study, items)
                 if heatmaps:
-                    self.grams.append(_gram(classifier.id, number, ready.image.sha256, target, heatmaps))
+                    whose = classifier.id, number, ready.image.sha256, target
+                    self.grams.append(gram_of(whose, heatmaps, study.reference))
 
     def grouped(self, parts: Iterator[list[Result]], size: int) -> Iterator[list[Result]]:
         """The results as they come: those of one image and classifier are complete."""
@@ -108,16 +112,27 @@ def _write(similarities: Sequence[Call], study: Study, items: dict[int, Item]) -
                 result[0].similarities.append(info)
 
 
-def _gram(
-    model: str, study: int, image: str, target: int, heatmaps: dict[tuple[int, int], NDArray[np.float32]]
+def gram_of(
+    whose: tuple[str, int, str, int], heatmaps: dict[tuple[int, int], NDArray[np.float32]], reference: int
 ) -> Gram:
-    """NaN where a map is zero or has another shape than the first."""
-    rows = list(heatmaps)
-    shape = heatmaps[rows[0]].shape
-    units = np.full((len(rows), int(np.prod(shape))), np.nan)
-    for k, row in enumerate(rows):
-        heatmap = heatmaps[row].astype(np.float64)
-        length = float(np.linalg.norm(heatmap))
-        if heatmap.shape == shape and length > 0:
-            units[k] = heatmap.ravel() / length
-    return Gram(model, study, image, target, units @ units.T, rows)
+    """Of maps by point and draw; those that are zero, or have another shape than the reference's, are left out.
+
+    Args:
+        whose: model id, study, image and class.
+    """
+    first = next((m for (point, _), m in heatmaps.items() if point == reference), next(iter(heatmaps.values())))
+    lengths = {row: float(np.linalg.norm(m.astype(np.float64))) for row, m in heatmaps.items()}
+    reasons = {
+        point: "the map is zero" if m.shape == first.shape else f"the map's shape {m.shape} is not the reference's"
+        for (point, draw), m in heatmaps.items()
+        if m.shape != first.shape or lengths[point, draw] == 0
+    }
+    rows = [row for row, m in heatmaps.items() if m.shape == first.shape and lengths[row] > 0]
+    flat = [heatmaps[row].ravel() for row in rows]
+    scale = np.asarray([lengths[row] for row in rows])
+    products = np.zeros((len(rows), len(rows)))
+    for start in range(0, first.size, BLOCK):
+        part = np.stack([m[start : start + BLOCK] for m in flat]) if flat else np.zeros((0, 1))
+        part = part.astype(np.float64) / scale[:, None]
+        products += part @ part.T
+    return Gram(*whose, products, rows, reasons)

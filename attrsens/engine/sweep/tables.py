@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any
 
 from attrsens.engine.report import Aggregate, Comparison, Record, Swept
@@ -52,16 +52,29 @@ class Cell:
 class Tables:
     """The rows of a sweep."""
 
-    def __init__(self, records: Sequence[Record], sweep: Sweep) -> None:
-        self.sweep = sweep
+    def __init__(self, records: Sequence[Record], sweep: Sweep, names: Mapping[str, str]) -> None:
+        self.sweep, self.names = sweep, names
         self.cells: dict[Place, Cell] = {}
         self.images = list(dict.fromkeys(record.image.sha256 for record in records))
         by_key = {(r.image.sha256, r.target.index, r.key): r for r in records}
         for record in records:
             for place in record.swept:
                 self._scores(record, place)
-                if place.main or place.reference:
+                if place.main:
                     self._similarities(record, place, by_key)
+        self._fill(records)
+
+    def _fill(self, records: Sequence[Record]) -> None:
+        """Say of the images that have other maps of a sweep that this one is missing."""
+        images: dict[tuple[str, int], dict[str, None]] = {}
+        for record in records:
+            for place in record.swept:
+                images.setdefault((record.model.id, place.study), {})[record.image.sha256] = None
+        for at, cell in self.cells.items():
+            if not at.quantity.endswith((RESCALED, FLOOR)):
+                for image in images[at.model, at.study]:
+                    if image not in cell.values and image not in cell.reasons:
+                        cell.add(image, None, "there is no map")
 
     def _scores(self, record: Record, place: Swept) -> None:
         for name, score in record.scores.items():
@@ -71,7 +84,7 @@ class Tables:
     def _similarities(self, record: Record, place: Swept, by_key: Mapping[tuple[str, int, str], Record]) -> None:
         for s in record.similarities:
             other = by_key.get((record.image.sha256, record.target.index, s.to))
-            there = next((p for p in other.swept if p.study == place.study), None) if other else None
+            there = next((p for p in other.swept if p.study == place.study and p.main), None) if other else None
             if there is None or (place.reference and s.role == "reference"):
                 continue
             if s.role == "reference" and there.reference:
@@ -79,8 +92,13 @@ class Tables:
                 for suffix, value in ((RESCALED, s.rescaled), (FLOOR, s.floor)):
                     if value is not None:
                         self._cell(s.name + suffix, record, place).add(record.image.sha256, value, None)
-            elif s.role == "neighbour":
+            elif s.role == "neighbour" and self._neighbours(place, there):
                 self._cell(s.name + NEIGHBOUR, record, place, there).add(record.image.sha256, s.value, s.reason)
+
+    def _neighbours(self, place: Swept, there: Swept) -> bool:
+        study = self.sweep.studies[place.study]
+        values = [dict(point.values) for point in study.shown]
+        return (values.index(there.values), values.index(place.values)) in study.neighbours
 
     def _cell(self, quantity: str, record: Record, place: Swept, to: Swept | None = None) -> Cell:
         values = tuple((k, str(v)) for k, v in place.values.items())
@@ -89,7 +107,7 @@ class Tables:
         if at not in self.cells:
             study = self.sweep.studies[place.study]
             group: dict[str, Any] = {
-                "model": record.model.name,
+                "model": self.names[record.model.id],
                 "method": study.title,
                 "noise": record.input.noise,
                 "parameters": dict(place.values),
@@ -136,12 +154,12 @@ class Tables:
         """Paired differences over images, Holm over the rows of each quantity: of one setting in two models; of a score
         at a setting and at the reference; of a sweep's mean in two models, and of two methods in one."""
         pairs: dict[str, list[tuple[Sample, Sample]]] = {}
-        for (a, left), (b, right) in combinations(self.samples(), 2):
-            if a.quantity != b.quantity or a.study != b.study:
-                continue
+        groups: dict[tuple[str, int], list[tuple[Place, Sample]]] = {}
+        for place, sample in self.samples():
+            if not place.quantity.endswith(FLOOR):
+                groups.setdefault((place.quantity, place.study), []).append((place, sample))
+        for (a, left), (b, right) in chain.from_iterable(combinations(group, 2) for group in groups.values()):
             models = a.model != b.model and a.values == b.values and a.to == b.to
-            if a.quantity.endswith(FLOOR):
-                continue
             score = not (self._is_similarity(a.quantity) or a.quantity.endswith((NEIGHBOUR, RESCALED)))
             moved = (
                 score and a.model == b.model and bool(left.group.get("reference")) != bool(right.group.get("reference"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from attrsens.engine.compute import Computed, Ready, Tally, compute
 from attrsens.engine.controls import reseeded
 from attrsens.engine.inputs import Source
 from attrsens.engine.judge import Judge, Row, shown
-from attrsens.engine.metrics import parse_metrics, short, spec_of
+from attrsens.engine.metrics import mean_of, parse_metrics, short, spec_of
 from attrsens.engine.report import Aggregate, Record, Swept
 from attrsens.engine.run import Found
 from attrsens.engine.stats import summary
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from attrsens.models.classifier import Classifier
 
 A_OCTAVE = 4  # sample sizes tried between n and 2 n
-FEWEST = 3  # draws that an interval needs
+FEWEST = 8  # draws before an interval is believed: of fewer, some are narrow by luck
 LEVEL = 0.95
 WIDTH = ".width"
 REACHED, DRAWS, NEARNESS = "goal reached", "draws", "nearness"
@@ -75,7 +75,10 @@ class Goal:
                 f"{short(self.metric)} of the maps of two samples of n draws each, with successive seeds; the first n, "
                 f"{A_OCTAVE} an octave, at which it is {self.target:g}"
             )
-        return f"width of the 95 % t interval of the mean of {short(self.metric)} over draws with successive seeds"
+        return (
+            f"width of the 95 % t interval of the mean of {short(self.metric)} over draws with successive seeds, "
+            f"{FEWEST} at the least"
+        )
 
 
 def parse_goal(text: str, most: int) -> Goal:
@@ -156,8 +159,8 @@ class Sampler:
         import torch
 
         seeds = (base, reseeded(base))
-        goal = Call("until", canonical([self.goal.text, self.goal.most, A_OCTAVE]), 1, {})
-        place = ready.cell(classifier, target, base.raw(), goal).key
+        rule = [self.goal.metric.identity, self.goal.target, self.goal.most, axis.name, A_OCTAVE]
+        place = ready.cell(classifier, target, base, Call("until", canonical(rule), 1, {})).key
         entry = self.store.get(place) if self.store else None
         if entry:
             trace = [(int(n), value) for n, value in entry.data["trace"]]
@@ -252,17 +255,30 @@ def finished(call: Call, raw: Raw) -> Any:
     return finish(raw.map.detach().float().cpu().numpy(), str(p["sign"]), str(p["reduce"]))
 
 
-def enough(goal: Goal, records: Sequence[Record]) -> list[Aggregate]:
-    """How many draws each method took, the share of images that reached the goal, and where they ended; over images."""
+def enough(goal: Goal, records: Sequence[Record], bases: Sequence[Call], names: Mapping[str, str]) -> list[Aggregate]:
+    """How many draws each method took, the share of images that reached the goal, where they ended, and every score,
+    draws averaged; over images.
+
+    Args:
+        names: of the models, by id.
+    """
     groups: dict[tuple[str, int], list[Record]] = {}
+    every: dict[tuple[str, int], list[Record]] = {}
     for record in records:
         for place in record.swept:
+            every.setdefault((record.model.id, place.study), []).append(record)
             if place.reference:
                 groups.setdefault((record.model.id, place.study), []).append(record)
     out = []
-    for part in groups.values():
-        first = part[0]
-        group = {"model": first.model.name, "method": first.method.title, "noise": 0.0, "until": goal.text}
+    for (model, study), part in groups.items():
+        base = bases[study].expression
+        group = {"model": names[model], "method": part[0].method.title, "noise": 0.0, "until": goal.text, "base": base}
+        for quantity in dict.fromkeys(name for record in every[model, study] for name in record.scores):
+            found: dict[str, list[float | None]] = {}
+            for record in every[model, study]:
+                found.setdefault(record.image.sha256, []).append(record.scores[quantity].value)
+            known = [mean for values in found.values() if (mean := mean_of(values)) is not None]
+            out.append(summary(quantity, group, known, len(found) - len(known)))
         for quantity, note in ((DRAWS, DRAWS), (REACHED, REACHED), (goal.text.partition("=")[0], NEARNESS)):
             values: dict[str, list[float]] = {record.image.sha256: [] for record in part}
             for record in part:

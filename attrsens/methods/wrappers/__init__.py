@@ -4,6 +4,7 @@
 stack in as few passes as it knows how to. The decorator states `cost` in words. A wrapper that knows a faster way for
 many images states it as `many`: (base, classifier view, images, target, *, hyperparameters) -> stacks of maps.
 
-One whose settings can share the base's maps states `over`, what may differ, and `settings`: (base, classifier view,
-image, targets, points) -> iterator of results, as methods do (see there), but the targets are equal.
+`counts` and `still` are as those of methods. One whose settings can share the base's maps states `over`, what may
+differ, and `settings`: (base, classifier view, image, targets, points) -> iterator of results, as methods do (see
+there), but the targets are equal.
 """

@@ -50,7 +50,15 @@ def _settings(base: Base, f: Classifier, x: Tensor, targets: Sequence[int], poin
             yield total / n
 
 
-@WRAPPERS("smooth", version=1, cost="n x base", over=("n", "agg"), settings=_settings)
+@WRAPPERS(
+    "smooth",
+    version=1,
+    cost="n x base",
+    counts="n",
+    still=lambda p: p["radius"] == 0,
+    over=("n", "agg"),
+    settings=_settings,
+)
 def smooth(
     base: Base,
     f: Classifier,
