@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from _loops import Rise, adversarial_integration, meaningful_perturbation, uniform_gradient
 from _sides import Plain, Subject, with_modules
 from _timing import Sample, measure, stock_memory
-from _works import PATCH, SEED, SPREAD, Work
+from _works import SPREAD, Work
 from torch import Tensor, nn
 
 
@@ -212,11 +212,12 @@ def _one_hot(s: Subject, relevance: bool = False) -> Callable[[Tensor], Tensor]:
 def _occlusion(s: Subject, work: Work) -> list[Peer]:
     from captum.attr import Occlusion
 
-    window, stride, x = Occlusion(s.plain), min(work.parameters["stride"], PATCH), _input(s, False)
-    like: Any = {"sliding_window_shapes": (3, PATCH, PATCH), "baselines": 0.0, "target": s.target}
-    like["strides"] = (3, max(stride, 24), max(stride, 24))  # at fine strides it takes minutes
+    window, patch, x = Occlusion(s.plain), work.parameters["patch_size"], _input(s, False)
+    stride = min(max(work.parameters["stride"], 24), patch)  # at fine strides it takes minutes; it allows no gaps
+    like: Any = {"sliding_window_shapes": (3, patch, patch), "baselines": 0.0, "target": s.target}
+    like["strides"] = (3, stride, stride)
     run = lambda b: window.attribute(x, **like, perturbations_per_eval=b)[0]  # noqa: E731
-    return [Peer(f"Captum, stride {like['strides'][1]}", run, s.plain, tune=True, scaled=True)]
+    return [Peer(f"Captum, stride {stride}", run, s.plain, tune=True, scaled=True)]
 
 
 def _superpixels(s: Subject) -> tuple[Any, Callable[[Any], Any]]:
@@ -232,13 +233,14 @@ def _lime(s: Subject, work: Work) -> list[Peer]:
 
     lime_image.tqdm = iter  # no bar
     picture, cut = _superpixels(s)
+    own = {"kernel_width": work.parameters.get("kernel_width", 0.25), "random_state": work.parameters["seed"]}
 
     def classify(images: Any) -> Any:
         with torch.no_grad():
             return s.plain(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255).softmax(1).numpy()
 
     def run(b: int) -> Tensor:
-        found = lime_image.LimeImageExplainer(random_state=SEED).explain_instance(
+        found = lime_image.LimeImageExplainer(**own).explain_instance(
             picture,
             classify,
             labels=(s.target,),
@@ -284,7 +286,8 @@ def _retyped(s: Subject, work: Work) -> list[Peer]:
         return [Peer("RISE's loop", lambda b: rise(x, t), net)]
     if work.method == "mp":
         wide, steps = F.pad(x, (2, 2, 2, 2), mode="reflect"), work.parameters["steps"]
-        run = lambda b: meaningful_perturbation(net, wide, blur(wide, 10.0), t, steps)  # noqa: E731
+        blurred = blur(wide, work.parameters.get("blur_radius", 10.0))
+        run = lambda b: meaningful_perturbation(net, wide, blurred, t, steps)  # noqa: E731
         return [Peer("Fong's loop", run, net, scaled=True)]
     goals = classes(s.classifier.class_count, t, work.parameters["k"], "path")
     steps = work.parameters["steps"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -142,9 +142,13 @@ def ours(s: Subject, work: Work) -> Callable[[], tuple[Tensor, Passes]]:
     return alone if work.images == 1 else together
 
 
-def floor(s: Subject, work: Work, window: float) -> Callable[[], Sample]:
-    """The work's passes at the bare network's best throughput: folded, channels_last, a ready batch, no batching."""
-    batches = (1,) if work.single else FLOOR_BATCHES
+def floor(s: Subject, work: Work, window: float, batches: Sequence[int] = ()) -> Callable[[], Sample]:
+    """The work's passes at the bare network's best throughput: folded, channels_last, a ready batch, no batching.
+
+    Args:
+        batches: those that the maths allows; by default one image where that is all there is, else `FLOOR_BATCHES`.
+    """
+    batches = batches or ((1,) if work.single else FLOOR_BATCHES)
     stacks = [torch.rand(b, *s.pixels.shape).contiguous(memory_format=torch.channels_last) for b in batches]
 
     def run() -> Sample:
