@@ -32,6 +32,18 @@ class NothingFound(AttrsensError):
     exit_code = 5
 
 
+def told(error: Exception) -> str:
+    """What an exception says, in one line; one that nobody foresaw with its type.
+
+    >>> told(ZeroDivisionError("first line\\nsecond line")), told(InputError("broken.png: no image"))
+    ('internal error: ZeroDivisionError: first line', 'broken.png: no image')
+    """
+    if isinstance(error, AttrsensError):
+        return str(error)
+    first = (str(error).splitlines() or [""])[0][:200]
+    return f"internal error: {type(error).__name__}: {first}".removesuffix(": ")
+
+
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> AttrsensError:
     """The error for a name that does not exist: the nearest one, then what exists.
 

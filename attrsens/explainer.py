@@ -302,4 +302,5 @@ def _noted(result: Any) -> tuple[Tensor, dict[str, float | None]]:
 
 
 def _finite(notes: Mapping[str, float | None]) -> dict[str, float | None]:
-    return {k: v if v is not None and math.isfinite(v) else None for k, v in notes.items()}
+    """Sorted, as the store gives them back."""
+    return {k: v if v is not None and math.isfinite(v) else None for k, v in sorted(notes.items())}

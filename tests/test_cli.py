@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import io
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Annotated
 
@@ -281,19 +283,33 @@ def test_somebody_elses_table_is_not_replaced_without_force(run_cli, out):
 
 
 def test_a_full_disk_is_one_line_and_nothing_half_written(run_cli, out, monkeypatch):
-    written = Path.write_bytes
+    opened = Path.open
 
-    def full(self, data):
-        if self.name.startswith(".attrsens-"):
-            written(self, data[: len(data) // 2])
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return written(self, data)
+    def full(self, mode="r", *args, **kwargs):
+        file = opened(self, mode, *args, **kwargs)
+        if self.name.startswith(".attrsens-") and mode == "wb":
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+            def half(parts):
+                data = b"".join(parts)
+                file.write(data[: len(data) // 2])
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+            @contextlib.contextmanager
+            def cut():
+                with file:
+                    yield types.SimpleNamespace(writelines=half)
+
+            return cut()
+        return file
+
+    monkeypatch.setattr(Path, "open", full)
     code, stdout, stderr = run_cli("explain", COFFEE, "--out", out)
     assert (code, stdout) == (4, "")
     assert stderr.startswith(f"attrsens: {out}/heatmaps/coffee.lite0.grad.")
-    assert stderr.endswith(" cannot be written (No space left on device)\n")
+    assert stderr.endswith(
+        " cannot be written (No space left on device); make room or choose another --out; "
+        "what is finished is in the cache, so the next run goes on from there\n"
+    )
     assert stderr.count("\n") == 1
     assert [p for p in out.rglob("*") if p.is_file()] == []
 

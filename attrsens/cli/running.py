@@ -15,7 +15,7 @@ from attrsens.cli.exports import announce, exit_code
 from attrsens.engine.gates import check_found
 from attrsens.engine.prepare import Prepared
 from attrsens.engine.verbs import Interrupted, execute
-from attrsens.errors import AttrsensError
+from attrsens.errors import AttrsensError, OutputError
 from attrsens.render import Writer, check_formats, write_file
 
 if TYPE_CHECKING:
@@ -93,13 +93,13 @@ def go(
         if error.report:
             with suppress(AttrsensError):
                 writer.finish(error.report)
-        raise
+        raise _advised(error, prepared) from None
     try:
         if after and not code:
             with console.only_data():
                 after(report, prepared)
     finally:
-        writer.finish(report)
+        _finish(writer, report, prepared)
     _show(report, out, json, quiet, show)
     announce(report, formats, quiet)
     if code:
@@ -109,16 +109,37 @@ def go(
     return code or exit_code(report)
 
 
+def _finish(writer: Writer, report: Report, prepared: Prepared) -> None:
+    """Write what belongs to the end; Ctrl-C while figures are drawn leaves the numbers."""
+    try:
+        writer.finish(report)
+    except KeyboardInterrupt:
+        report.provenance.interrupted = True
+        writer.write_report(report)
+        raise
+    except AttrsensError as error:
+        raise _advised(error, prepared) from None
+
+
+def _advised(error: AttrsensError, prepared: Prepared) -> AttrsensError:
+    """Where results cannot be written, what to try."""
+    if not isinstance(error, OutputError):
+        return error
+    kept = prepared.store is not None and prepared.store.writable
+    rest = "what is finished is in the cache, so the next run goes on from there" if kept else "nothing is kept"
+    return OutputError(f"{error}; make room or choose another --out; {rest}")
+
+
 def _show(report: Report, out: Path, json: str | None, quiet: bool, show: Callable[[Report, Path], None]) -> None:
-    from attrsens.engine.report import to_json
+    from attrsens.engine.report import json_parts
 
     for failure in report.failures:
         named = failure.message if failure.image in failure.message else f"{failure.image}: {failure.message}"
         console.error(f"{failure.stage} failed: {named}")
     if json == "-":
-        console.out(to_json(report).decode(), end="")
+        console.out(b"".join(json_parts(report)).decode(), end="")
     elif json:
-        write_file(Path(json), to_json(report))
+        write_file(Path(json), json_parts(report))
     if quiet or json == "-":
         return
     show(report, out)

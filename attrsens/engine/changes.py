@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from attrsens.engine.compute import Marks, Ready, Tally, predict
 from attrsens.engine.inputs import Source, printable
 from attrsens.engine.report import Failure, InputInfo
-from attrsens.errors import AttrsensError, InputError
+from attrsens.errors import AttrsensError, InputError, told
 from attrsens.images import Image
 from attrsens.params import Hyper, Param
 from attrsens.seeds import Stream
@@ -184,8 +184,8 @@ class Change:
             pixels = self.apply(clean.pixels, clean.image, cover, classifier)
             marks, stage = self.marks(cover), "predict"
             logits = predict(classifier, clean.image, pixels, store, tally, marks)
-        except InputError as error:
-            tally.failures.append(Failure(source.name, stage, str(error), classifier.name))
+        except Exception as error:
+            tally.failures.append(Failure(source.name, stage, told(error), classifier.name))
             return None
         erasure = self.erasure
         info = InputInfo(self.noise, erasure.name if erasure else None, erasure.fill if erasure else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -279,11 +280,8 @@ ORDER = (
 
 
 def to_data(report: Report) -> dict[str, Any]:
-    """The report as plain JSON values, keys in their documented order.
-
-    Raises:
-        ValueError: a number that JSON does not have; a missing value is None, with a reason beside it.
-    """
+    """The report as plain JSON values, keys in their documented order. ValueError on a number that JSON does not have:
+    a missing value is None, with a reason beside it."""
     import msgspec
 
     data = {name: msgspec.to_builtins(getattr(report, name)) for name in ORDER}
@@ -293,9 +291,29 @@ def to_data(report: Report) -> dict[str, Any]:
 
 def to_json(report: Report) -> bytes:
     """The report as indented UTF-8 JSON with a final newline."""
+    return b"".join(json_parts(report))
+
+
+def json_parts(report: Report) -> Iterator[bytes]:
+    """What `to_json` gives, piece by piece: a long report need not be in memory once more. Raises as `to_data`."""
+    for i, name in enumerate(ORDER):
+        yield (b",\n" if i else b"{\n") + f' "{name}": '.encode()
+        value = getattr(report, name)
+        if name == "records" and value:
+            for k, record in enumerate(value):
+                yield (b",\n  " if k else b"[\n  ") + _piece(record, f"report.records[{k}]", 2)
+            yield b"\n ]"
+        else:
+            yield _piece(value, f"report.{name}", 1)
+    yield b"\n}\n"
+
+
+def _piece(value: Any, where: str, depth: int) -> bytes:
     import msgspec
 
-    return msgspec.json.format(msgspec.json.encode(to_data(report)), indent=1) + b"\n"
+    data = msgspec.to_builtins(value)
+    _refuse_nonfinite(data, where)
+    return msgspec.json.format(msgspec.json.encode(data), indent=1).replace(b"\n", b"\n" + b" " * depth)
 
 
 def json_schema() -> dict[str, Any]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from attrsens.engine.ahead import windows
 from attrsens.engine.cell import Call
 from attrsens.engine.compute import Computed, Ready, Tally, compute, predict
 from attrsens.engine.inputs import Source, class_of
@@ -29,12 +30,14 @@ from attrsens.engine.report import (
 from attrsens.engine.store import Store
 from attrsens.engine.together import Request as Request
 from attrsens.engine.together import advance, ahead_of, share, width_of
-from attrsens.errors import AttrsensError, InputError
+from attrsens.errors import AttrsensError, InputError, told
 from attrsens.heatmaps import Attribution, finish
 from attrsens.images import Image
 
 if TYPE_CHECKING:
     from attrsens.models.classifier import Classifier
+
+log = logging.getLogger("attrsens")
 
 Result = tuple[Record, Attribution]
 
@@ -65,27 +68,8 @@ def run(request: Request, store: Store | None, tally: Tally, judge: Judge | None
     Args:
         judge: is handed the maps of one image and classifier before they go out, and adds scores to their records.
     """
-    ahead = ahead_of(request)
-    windows = [request.sources[start : start + ahead] for start in range(0, len(request.sources), ahead)]
-    with ThreadPoolExecutor(1) as reader:  # the next pictures are decoded while the network looks at these
-        waiting = [reader.submit(_read, window) for window in windows[:1]]
-        try:
-            for i, window in enumerate(windows):
-                loaded = waiting.pop().result()
-                waiting += [reader.submit(_read, after) for after in windows[i + 1 : i + 2]]
-                yield from _window(request, window, loaded, store, tally, judge)
-        finally:
-            reader.shutdown(wait=False, cancel_futures=True)
-
-
-def _read(sources: Sequence[Source]) -> list[Image | InputError]:
-    out: list[Image | InputError] = []
-    for source in sources:
-        try:
-            out.append(source.load())
-        except InputError as error:
-            out.append(error)
-    return out
+    for window, loaded in windows(request.sources, ahead_of(request)):
+        yield from _window(request, window, loaded, store, tally, judge)
 
 
 def _window(
@@ -131,7 +115,7 @@ def _window(
                     for one in _explain_one(request, source, ready[i, j], classifier, store, tally, done, stopped):
                         part.append(one)
                     if judge and not stopped:
-                        judge(classifier, source, ready[i, j], part)
+                        _judge(judge, classifier, source, ready[i, j], part, tally)
             except KeyboardInterrupt:
                 yield [one.result for one in part if one.result]  # what is finished of this image
                 raise
@@ -164,8 +148,8 @@ def _look(
         stage = "label"
         if true is not None and not 0 <= true < len(logits):
             raise InputError(f"{source.name}: label {true} is none of the {len(logits)} classes")
-    except InputError as error:
-        tally.failures.append(Failure(source.name, stage, str(error), classifier.name))
+    except Exception as error:
+        tally.failures.append(Failure(source.name, stage, _failed(error), classifier.name))
         return None
     top = int(logits.argmax())
     if request.only_correct:
@@ -204,11 +188,16 @@ def _explain_one(
     done: dict[str, Computed],
     stopped: bool,
 ) -> Iterator[Found]:
+    """The maps of an image. After Ctrl-C only those that are finished follow, before it takes effect."""
     image, pixels = found.image, found.pixels
     shown = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
     seen = (shown * 255).round().astype(np.uint8)
-    if not stopped and not request.sample:
-        share(request, found, classifier, store, tally, done)
+    interrupted = False
+    try:
+        if not stopped and not request.sample:
+            share(request, found, classifier, store, tally, done)
+    except KeyboardInterrupt:
+        stopped = interrupted = True
     for target in found.targets:
         info = _target_info(classifier, found.clean, target, found.true)
         change = found.change
@@ -228,9 +217,12 @@ def _explain_one(
             try:
                 computed = done.get(key)
                 raw, notes, passes = computed or compute(classifier, cell, call, found, target, store, tally)
-            except AttrsensError as error:
+            except KeyboardInterrupt:
+                stopped = interrupted = True
+                continue
+            except Exception as error:
                 tally.failures.append(
-                    Failure(source.name, "compute", str(error), classifier.name, call.expression, target)
+                    Failure(source.name, "compute", _failed(error), classifier.name, call.expression, target)
                 )
                 continue
             p = call.parameters
@@ -248,6 +240,22 @@ def _explain_one(
             )
             result = record, Attribution(heatmap, target, info.label, info.probability, notes, seen)
             yield Found(result, call, target, raw, notes, passes)
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def _judge(judge: Judge, classifier: Classifier, source: Source, ready: Ready, part: list[Found], tally: Tally) -> None:
+    try:
+        judge(classifier, source, ready, part)
+    except Exception as error:  # the maps are there, and other images have scores
+        tally.failures.append(Failure(source.name, "score", _failed(error), classifier.name))
+
+
+def _failed(error: Exception) -> str:
+    """What a failure says; where an exception that nobody foresaw came from goes to the log."""
+    if not isinstance(error, AttrsensError):
+        log.debug("a cell failed", exc_info=error)
+    return told(error)
 
 
 def _target_info(classifier: Classifier, logits: NDArray[np.float32], target: int, true: int | None) -> TargetInfo:

@@ -13,7 +13,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from attrsens.spec import canonical
 log = logging.getLogger("attrsens")
 
 FORMAT = "attrsens-cell-1"
-SUFFIX = ".safetensors"
+SUFFIX, TEMPORARY = ".safetensors", ".tmp-"
 DEFAULT_LIMIT = 20 * 10**9
 
 
@@ -50,13 +50,14 @@ class Store:
 
     Attributes:
         damaged: files that were found damaged and set aside.
+        writable: no commit has failed yet.
     """
 
     def __init__(self, folder: Path | None = None, limit: int = DEFAULT_LIMIT) -> None:
         self.folder = (folder or cache_folder()) / "v1"
         self.limit = limit
         self.damaged = 0
-        self._writable = self._readable = True
+        self.writable = self._readable = True
         self._wrote = False
 
     def path(self, key: str) -> Path:
@@ -65,12 +66,16 @@ class Store:
     def __contains__(self, key: str) -> bool:
         return self.path(key).exists()
 
+    def holds(self, key: str) -> bool:
+        """Whether the cell is there and sound; a damaged one is set aside, as `get` does."""
+        return self.get(key) is not None
+
     def get(self, key: str) -> Entry | None:
         """The cell, or None when it is absent or damaged (then it is set aside and counted)."""
         path = self.path(key)
         try:
             entry = _read(path, key)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             if self._readable:
@@ -87,7 +92,7 @@ class Store:
     def put(self, key: str, arrays: dict[str, NDArray[Any]], data: dict[str, Any]) -> bool:
         """Commit a cell; returns once it is safe on disk. A store that cannot be written says so once, and returns
         False from then on: results are still delivered, only not kept."""
-        if not self._writable:
+        if not self.writable:
             return False
         try:
             payload = _encode(key, arrays, data)
@@ -96,7 +101,7 @@ class Store:
             except FileNotFoundError:  # somebody cleared the store in between
                 _commit(self.path(key), payload)
         except OSError as error:
-            self._writable = False
+            self.writable = False
             log.warning(
                 "cache: %s cannot be written (%s); results are not kept; use --cache-dir DIR or --no-cache",
                 self.folder,
@@ -176,12 +181,7 @@ class Store:
 
     def _sweep(self) -> None:
         """Remove temporary files of processes of this machine that no longer run, and any that are a day old."""
-        for path in self.folder.glob("??/.tmp-*"):
-            host, _, pid = path.name.removeprefix(".tmp-").rpartition("-")[0].rpartition("-")
-            gone = host == _host() and pid.isdigit() and not _alive(int(pid))
-            if gone or _age(path) > 86400:
-                with suppress(OSError):
-                    path.unlink()
+        clean(self.folder.glob(f"??/{TEMPORARY}*"), TEMPORARY)
 
 
 class Damaged(Exception):
@@ -226,7 +226,7 @@ def _payload_hash(key: str, arrays: dict[str, NDArray[Any]], text: str) -> str:
 def _commit(path: Path, payload: bytes) -> None:
     """Write, sync, link to the final name, sync the folder. An existing file stays: same key, same result."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".tmp-{_host()}-{os.getpid()}-{uuid.uuid4().hex}"
+    temporary = path.parent / temporary_name(TEMPORARY)
     try:
         with temporary.open("xb") as file:
             file.write(payload)
@@ -246,6 +246,22 @@ def _commit(path: Path, payload: bytes) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def temporary_name(prefix: str) -> str:
+    """A file name of this process's own."""
+    return f"{prefix}{_host()}-{os.getpid()}-{uuid.uuid4().hex}"
+
+
+def clean(paths: Iterable[Path], prefix: str) -> None:
+    """Remove those of these temporary files whose process was of this machine and no longer runs, or that are a day
+    old."""
+    for path in paths:
+        host, _, pid = path.name.removeprefix(prefix).rpartition("-")[0].rpartition("-")
+        gone = host == _host() and pid.isdigit() and not _alive(int(pid))
+        if gone or _age(path) > 86400:
+            with suppress(OSError):
+                path.unlink()
 
 
 def _age(path: Path) -> float:

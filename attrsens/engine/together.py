@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from attrsens.explainer import Explainer, Raw, raw_across, raw_together
 if TYPE_CHECKING:
     from attrsens.engine.changes import Change
     from attrsens.models.classifier import Classifier
+
+log = logging.getLogger("attrsens")
 
 T = TypeVar("T")
 Sample = Callable[["Classifier", Source, Ready, int, dict[str, Computed]], Sequence[Call]]
@@ -97,15 +100,16 @@ def advance(
                 for call in sorted(calls, key=over_values):
                     cell = found.cell(classifier, target, call, width=width).raw()
                     slots.setdefault(run_key(call), []).append(Asked(cell, call, found, target))
-                lacking = [slot for slot in slots.values() if not all(store and a.cell.key in store for a in slot)]
+                lacking = [slot for slot in slots.values() if not all(store and store.holds(a.cell.key) for a in slot)]
                 rows.setdefault(found.pixels.shape, []).extend(lacking)
         batches = [g[at : at + width] for g in rows.values() for at in range(0, len(g), width)]
         for batch in batches:
             asked = [([a.bound(classifier) for a in slot], torch.from_numpy(slot[0].found.pixels)) for slot in batch]
             try:
                 raws, made = raw_together(asked, width)
-            except AttrsensError:
-                continue  # each will say for itself what is wrong with it
+            except Exception as error:
+                _alone(error)
+                continue
             tally.passes.forward += made.forward
             tally.passes.backward += made.backward
             for slot, results in zip(batch, raws, strict=True):
@@ -168,7 +172,7 @@ def share(
         if shares(run[0][0]):
             continue
         asked = [Asked(found.cell(classifier, target, call).raw(), call, found, target) for call, target in run]
-        if len(asked) < 2 or (store and all(a.cell.key in store for a in asked)):
+        if len(asked) < 2 or (store and all(store.holds(a.cell.key) for a in asked)):
             continue
         try:
             results = raw_across([a.bound(classifier) for a in asked], torch.from_numpy(found.pixels))
@@ -176,5 +180,11 @@ def share(
                 tally.passes.forward += made.forward
                 tally.passes.backward += made.backward
                 one.keep(raw, classifier, store, done)
-        except AttrsensError:
-            continue  # each will say for itself what is wrong with it
+        except Exception as error:
+            _alone(error)
+
+
+def _alone(error: Exception) -> None:
+    """After a failure in company what is not finished is computed by itself, and will say what is wrong with it."""
+    if not isinstance(error, AttrsensError):
+        log.debug("what shares a run is computed one by one", exc_info=error)

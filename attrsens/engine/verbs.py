@@ -233,12 +233,18 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
         passes_planned=planned,
         interrupted=stopped is not None,
     )
-    rows, comparisons = _tables(prepared, records)
+    rows: list[Aggregate] = []
+    comparisons: list[Comparison] = []
     effects: list[Any] = []
-    if prepared.sweep and mover:
-        from attrsens.engine.sweep.findings import findings
+    try:
+        rows, comparisons = _tables(prepared, records)
+        if prepared.sweep and mover:
+            from attrsens.engine.sweep.findings import findings
 
-        effects = findings(prepared.sweep, mover.grams, records, distinct(request.classifiers))
+            effects = findings(prepared.sweep, mover.grams, records, distinct(request.classifiers))
+    except KeyboardInterrupt as error:  # the results are there, without what is said of them together
+        stopped = stopped or error
+        provenance.interrupted = True
     report = Report(
         prepared.command,
         prepared.config,

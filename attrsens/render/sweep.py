@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attrsens.engine.report import Swept
+from attrsens.errors import OutputError
 from attrsens.heatmaps import flat
 from attrsens.render.montage import PER_PAGE, Strip, label_of, montage_png, panel
 from attrsens.render.picture import colour_limit, heatmap_png
@@ -77,7 +78,10 @@ class SweepWriter(Writer):
 
     def _figure(self, name: str, data: bytes) -> None:
         path = self.folder / name
-        path.parent.mkdir(exist_ok=True)
+        try:
+            path.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written ({error.strerror})") from None
         self._guard(path, our_png)
         self._write(name, data)
         self._figures.append(name)

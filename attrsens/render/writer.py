@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import uuid
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attrsens.engine.report import Record, Report, to_json
+from attrsens.engine.report import Record, Report, json_parts
+from attrsens.engine.store import clean, temporary_name
 from attrsens.errors import AttrsensError, OutputError
 from attrsens.heatmaps import Attribution, flat
 from attrsens.render.curves import curves_png
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("png", "npy", "csv", "junit", "md", "github")
 PAGE_MARK = '<meta name="generator" content="attrsens">'
+TEMPORARY = ".attrsens-"
 Result = tuple[Record, Attribution]
 
 
@@ -57,9 +58,11 @@ class Writer:
         check_formats(self.formats)
         try:
             (self.folder / "heatmaps").mkdir(parents=True, exist_ok=True)
-            probe = self.folder / f".attrsens-{uuid.uuid4().hex}"
+            probe = self.folder / temporary_name(TEMPORARY)
             probe.touch()
             probe.unlink()
+            for place in ("", "heatmaps/", "figures/"):  # what a run that was killed left
+                clean(self.folder.glob(f"{place}{TEMPORARY}*"), TEMPORARY)
         except OSError as error:
             raise AttrsensError(
                 f"out: {self.folder} cannot be written ({error.strerror}); choose another --out"
@@ -108,8 +111,12 @@ class Writer:
         self._made_page().add([group for group, _ in groups])
 
     def finish(self, report: Report) -> None:
-        """Write the report and its page (and tables, JUnit XML and Markdown), replacing those of an earlier run."""
-        self._write("report.json", to_json(report))
+        """Write the report and its page (and tables, JUnit XML and Markdown), replacing those of an earlier run.
+
+        Raises:
+            OutputError: the disk is full or failing.
+        """
+        self.write_report(report)
         self._write("report.html", self._made_page().finish(report))
         self._html = None
         for name, make in self._texts().items():
@@ -127,6 +134,10 @@ class Writer:
             self._html = Page(self.folder)
         return self._html
 
+    def write_report(self, report: Report) -> None:
+        """Write report.json alone."""
+        write_file(self.folder / "report.json", json_parts(report))
+
     def _texts(self) -> dict[str, Callable[[Report], bytes]]:
         """The files beside report.json that are asked for, and what makes them."""
         made: dict[str, tuple[str, Callable[[Report], bytes]]] = {
@@ -136,7 +147,11 @@ class Writer:
         return dict(made[name] for name in self.formats if name in made)
 
     def _guard(self, path: Path, ours: Callable[[Path], bool]) -> None:
-        if not self.force and path.exists() and not ours(path):
+        try:
+            taken = not self.force and path.exists() and not ours(path)
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written ({error.strerror})") from None
+        if taken:
             raise AttrsensError(f"out: {path} was not written by attrsens; choose another --out, or --force")
 
     def _write(self, name: str, data: bytes) -> None:
@@ -162,29 +177,29 @@ def check_formats(names: Iterable[str]) -> None:
             raise AttrsensError(f"unknown format {name!r}; formats: {', '.join(FORMATS)}")
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Write a file whole or not at all; a link is followed, and a pipe or device is written to, not replaced.
 
     Raises:
         OutputError: it cannot be written.
     """
-    if path.exists() and not path.is_file():
-        try:
-            with path.open("wb") as file:
-                file.write(data)
-        except OSError as error:
-            raise OutputError(f"{path} cannot be written ({error.strerror})") from None
-        return
-    path = Path(os.path.realpath(path))
-    temporary = path.parent / f".attrsens-{uuid.uuid4().hex}"
+    temporary = None
     try:
-        temporary.write_bytes(data)
+        if path.exists() and not path.is_file():
+            with path.open("wb") as file:
+                file.writelines([data] if isinstance(data, bytes) else data)
+            return
+        path = Path(os.path.realpath(path))
+        temporary = path.parent / temporary_name(TEMPORARY)
+        with temporary.open("wb") as file:
+            file.writelines([data] if isinstance(data, bytes) else data)
         temporary.replace(path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error.strerror})") from None
     finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        if temporary:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def heatmap_name(record: Record) -> str:
