@@ -26,6 +26,8 @@ class Param:
             `range` where one of them is missing), "nominal" a switch.
         range: the span in use in practice, for shares of variance.
         source: where default and sweep come from.
+        pixels: what it counts: 1 lengths in pixels of the input, 2 pixels or entries of it (an area), 0 neither. A
+            preset that says for which side its values are meant has them scaled by it.
     """
 
     help: str
@@ -37,6 +39,7 @@ class Param:
     scale: Scale = "nominal"
     range: tuple[float, float] | None = None
     source: str = ""
+    pixels: int = 0
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,17 @@ from attrsens import METHODS, SCORES, SIMILARITIES, AttrsensError
 from attrsens.cli import app
 from attrsens.cli.preset import defaults
 from attrsens.engine import presets
+from attrsens.engine.beside import _parts, beside
 from attrsens.engine.cell import parse_calls
 from attrsens.engine.metrics import parse_metrics
 from attrsens.engine.plan import plan
 from attrsens.engine.prepare import prepare, prepare_score
 from attrsens.engine.prepare_compare import prepare_compare
+from attrsens.engine.prepare_sweep import prepare_sweep
 from attrsens.engine.presets import load, read, shipped, without
+from attrsens.engine.report import Aggregate, Report
+from attrsens.engine.scaling import Scale
+from attrsens.spec import WRAPPERS, split_expression
 
 README = Path(__file__).parent.parent / "README.md"
 ALL = [load(name) for name in shipped()]
@@ -63,38 +68,68 @@ def commands() -> dict[str, typer.Context]:
 def test_the_issue_s_presets_are_there():
     cross = {"sam-noise", "sam-sg-cross", "sam-gbp-cross", "sam-gi-ig", "sam-outline"}
     assert cross <= {p.name for p in ALL if p.command == "compare"}
-    assert {"explain", "score", "compare"} == {p.command for p in ALL}
+    assert {"explain", "score", "compare", "sweep"} == {p.command for p in ALL}
+    sweeps = {p.name for p in ALL if p.command == "sweep"}
+    knobs = "sg-n sg-std mp-iter mp-blur mp-seed mp-init sp-l sp-s lime-seed lime-n lime-k tennis acc-45 hidden".split()
+    assert {f"sam-{knob}" for knob in knobs} | {"hse-radius", "smo-infid-sigma"} <= sweeps
+    assert {"bnd-corr", "bnd-baseline", "bnd-bsg", "bnd-counterfactual", "bnd-dist", "hse-levels", "hse-topk"} <= {
+        p.name for p in ALL
+    }
 
 
 @pytest.mark.parametrize("preset", ALL, ids=lambda p: p.name)
 def test_a_shipped_preset_says_everything_and_its_values_parse(preset):
-    for key in ("what", "question", "source", "cost", "follows", "published"):
+    for key in ("what", "question", "source", "cost", "follows", "setting", "published"):
         assert getattr(preset, key), key
     assert len(preset.what) <= 120
     assert re.fullmatch(r"[0-9a-f]{64}", preset.sha256)
     assert len(parse_calls(preset.options["method"], {})) == len(preset.options["method"])
     if "metrics" in preset.options:
         parse_metrics(preset.options["metrics"])
+    if preset.command == "sweep":
+        assert preset.options["draws"] == "nested"
+        listed = {k: v if isinstance(v, list) else [v] for k, v in preset.options.items()}
+        assert len(listed["param"]) == len(listed["values"]) == len(listed["reference"])
     known = defaults(preset, commands()[preset.command])
-    assert known.keys() == {k.replace("-", "_") for k in preset.options}
-    assert bool(preset.pair) == (preset.command == "compare")
+    assert {k.rstrip("_") for k in known} == {k.replace("-", "_") for k in preset.options}
+    assert not preset.pair or preset.command == "compare"
+    stated = [h for text in [*preset.options["method"], *preset.options.get("metrics", [])] for h in counted(text)]
+    assert preset.side in (0, 224)
+    assert preset.side == 224 or not stated, "sizes in pixels, of no side"
+
+
+def counted(expression: str) -> list[str]:
+    """The parameters of an expression that count pixels."""
+    found = []
+    for part in split_expression(expression):
+        name, _, rest = part.partition(":")
+        for registry in (METHODS, WRAPPERS, SCORES, SIMILARITIES):
+            if name in registry:
+                pixels = {h.name for h in registry[name].hypers if h.param.pixels}
+                found += [pair.partition("=")[0] for pair in rest.split(",") if pair.partition("=")[0] in pixels]
+    return found
 
 
 @pytest.mark.parametrize("preset", [p for p in ALL if not isinstance(p.published, str)], ids=lambda p: p.name)
 def test_published_numbers_are_of_what_the_preset_computes(preset):
-    computed = {call.name for calls in parse_metrics(preset.options["metrics"]) for call in calls}
+    computed = {call.name for calls in parse_metrics(preset.options.get("metrics", ["gini"])) for call in calls}
+    computed = computed | {"top1"} if preset.options.get("target") == "true" else computed
     methods = {call.name for call in parse_calls(preset.options["method"], {})}
     low_high = {name: registry[name].traits["range"] for registry in (SCORES, SIMILARITIES) for name in registry}
     for row in preset.published:
-        assert set(row) - {"of"} <= computed
+        quantities = set(row) - {"of", "text", "where", "over"}
+        assert quantities or row["text"]
         first = re.match(r"\w+", row["of"])[0]
-        assert first in methods or len(methods) == 1
-        for name, number in row.items():
-            if name != "of":
-                value = number[0] if isinstance(number, list) else number
-                low, high = low_high[name]
-                assert low is None or value >= low, row
-                assert high is None or value <= high, row
+        assert first in methods or len(methods) == 1 or not quantities or "model" in row["where"]
+        assert row.get("where", {}).get("method", "grad") in {*methods, "grad"}
+        for quantity in quantities:
+            names = [name for name, _ in _parts(quantity) if re.fullmatch(r"\w+", name)]
+            assert names
+            assert set(names) <= computed, quantity
+            value = row[quantity][0] if isinstance(row[quantity], list) else row[quantity]
+            low, high = low_high.get(quantity, (None, None)) if "over" not in row else (0, None)
+            assert low is None or value >= low, row
+            assert high is None or value <= high, row
 
 
 def test_numbers_that_the_papers_print():
@@ -105,31 +140,258 @@ def test_numbers_that_the_papers_print():
     assert rows["smo-gini", "grad+softplus"]["gini"] == [0.65, 0.067]
     assert rows["smo-infid-cifar", "CURE"]["infidelity"] == [0.59, 0.34]
     assert rows["bnd-loc", "agi, robust net"]["pp"] == 0.88
-    assert rows["bnd-align", "ig to big, ImageNet, robust Linf 8/255"]["alignment"] == 1.45
+    assert rows["bnd-align", "ig to big, ImageNet, robust Linf 8/255"]["alignment:to=auto,measure=raw"] == 1.45
+    assert rows["hse-levels", "grad+smooth, net of 90 % adversarial accuracy"]["mean_sensitivity"] == 0.252
+    assert rows["bnd-corr", "ig to agi"]["correlation(-alignment:to=agi,measure=raw, con)"] == -0.03
+    assert rows["sam-acc", "GoogLeNet, robust"]["top1"] == 0.5094
     assert rows["sam-gbp-cross", "grad of both"]["ssim"] == 0.239
-    assert sum(name.startswith("hse-") for name, _ in rows) == 40
+    assert sum(name in ("hse-mnist", "hse-cifar") for name, _ in rows) == 40
 
 
 @pytest.mark.parametrize("preset", ALL, ids=lambda p: p.name)
 def test_the_plan_of_a_preset_on_a_small_net(preset, image):
-    """With what fits 16 pixels in place of what fits 224: everything is checked but run."""
-    method = [re.sub(r"patch_size=\d+", f"patch_size={3 + i}", m) for i, m in enumerate(preset.options["method"])]
-    method = [re.sub(r"^mp:", "mp:mask_side=8,", m) for m in method]
-    metrics = [m for m in preset.options.get("metrics", []) if m.split(":")[0].split(",")[0] not in REGIONAL]
+    """With sizes as 16 pixels want them, and masks of fewer cells: everything is checked but run."""
+    given = {k: preset.options.get(k, []) for k in ("method", "metrics", "param", "values", "reference")}
+    given = {k: list(v) if isinstance(v, list) else [v] for k, v in given.items()}
+    if preset.side:
+        given = Scale(preset.side, 16).request(given, lambda name: False)
+    method = [re.sub(r"^mp:", "mp:mask_side=8,", m) for m in given["method"]]
+    metrics = [m for m in given["metrics"] if m.split(":")[0].split(",")[0] not in REGIONAL]
     options = {"model": small(), "method": method, "cache": False}
-    times = 1
     if preset.command == "compare":
         options["model"] = [small(), small("relu6")]
         noise = {k.replace("-", "_"): v for k, v in preset.options.items() if k.startswith("noise")}
         prepared = prepare_compare(image, metrics=metrics, **noise, **options)
-        times = 4 if noise else 2
+    elif preset.command == "sweep":
+        swept = {k: given[k] for k in ("param", "values", "reference")}
+        prepared = prepare_sweep(image, metrics=metrics, draws=preset.options["draws"], **swept, **options)
+        assert all(len(values) > 1 for values in prepared.config["values"].values())
     elif metrics:
         prepared = prepare_score(image, metrics=metrics, calibrate=False, **options)
     else:
         prepared = prepare(image, **options)
     found = plan(prepared.request, None, prepared.judging)
-    assert found.cells == len(method) * times
-    assert found.forward >= len(method)
+    assert found.cells == len(prepared.request.calls) * len(prepared.request.views)
+    assert found.forward >= found.cells or preset.command == "sweep"  # whose settings share runs
+
+
+# -- sizes in pixels -------------------------------------------------------------------------------------------------
+
+
+def test_values_go_with_the_side():
+    scale = Scale(224, 32)
+    sp, mp, topk, stride = METHODS["sp"], METHODS["mp"], WRAPPERS["topk"], SCORES["infidelity"].hyper("stride")
+    assert [scale.value(sp.hyper("patch_size"), v) for v in (1, 5, 17, 29, 53)] == [1, 1, 2, 4, 8]
+    assert scale.value(mp.hyper("blur_radius"), 10.0) == pytest.approx(10 / 7, rel=1e-5)
+    assert scale.value(mp.hyper("jitter"), 4) == 1  # one that is not 0 does not become it
+    assert scale.value(mp.hyper("jitter"), 0) == 0
+    assert scale.value(topk.hyper("k"), 13000) == round(13000 / 49)
+    assert scale.value(SCORES["deletion"].hyper("step"), 1792) == 37
+    assert scale.value(stride, 1) == 1
+    assert scale.value(METHODS["sg"].hyper("n"), 50) == 50
+    assert scale.value(METHODS["lime"].hyper("segments"), 50) == 50
+    assert Scale(224, 448).value(sp.hyper("patch_size"), 29) == 58
+    assert Scale(224, 448).value(mp.hyper("blur_radius"), 900.0) == 1000  # its most
+    assert Scale(224, 224).expression("sp:patch_size=29,stride=3") == "sp:patch_size=29,stride=3"
+
+
+def test_expressions_go_with_the_side():
+    scale = Scale(224, 32)
+    assert scale.expression("sp:patch_size=29,stride=3,fill=mean") == "sp:patch_size=4,stride=1,fill=mean"
+    assert scale.expression("grad+topk:k=13000+smooth:n=50,radius=0.3") == "grad+topk:k=265+smooth:n=50,radius=0.3"
+    assert scale.expression("sp") == "sp"
+    assert scale.expression("deletion:step=1792,auc=norm") == "deletion:step=37,auc=norm"
+    assert scale.expression("spearman,hog,ssim") == "spearman,hog,ssim"
+    assert scale.expression("sp:patch_size=many") == "sp:patch_size=many"  # an error elsewhere
+    assert scale.used["sp:patch_size"] == {"29": 4}
+    assert scale.facts()["factor"] == pytest.approx(1 / 7, abs=1e-6)
+
+
+def test_sweeps_go_with_the_side():
+    patch, radius = METHODS["sp"].hyper("patch_size"), METHODS["mp"].hyper("blur_radius")
+    assert Scale(224, 32).values(patch, (5, 17, 29, 41, 53), 29) == {5: 1, 17: 2, 29: 4, 41: 6, 53: 8}
+    assert Scale(224, 32).values(patch, (52, 53, 54), 53) == {52: 7, 53: 8, 54: 8}
+    assert Scale(224, 16).values(patch, (52, 53, 54), 53) == {52: 3, 53: 4, 54: 5}  # all of them 4: the next ones
+    assert Scale(224, 4).values(patch, (5, 6, 7), 6) == {5: 1, 6: 2, 7: 3}  # below 1 there is none
+    assert Scale(224, 4).values(patch, (5, 6), 5) == {5: 1, 6: 2}
+    assert list(Scale(224, 32).values(radius, (5.0, 10.0, 30.0), 10.0).values()) == pytest.approx(
+        [5 / 7, 10 / 7, 30 / 7], rel=1e-5
+    )
+    with pytest.raises(AttrsensError, match=r"blur_radius: 999.0, 1000.0 at 224 pixels are one value at 4480"):
+        Scale(224, 4480).values(radius, (999.0, 1000.0), 999.0)
+    swept = {"method": ["sp:stride=3"], "param": ["patch_size"], "values": ["52,53,54"], "reference": ["53"]}
+    done = Scale(224, 32).request(swept, lambda name: False)
+    assert (done["method"], done["values"], done["reference"]) == (["sp:stride=1"], ["7,8"], ["8"])
+    kept = Scale(224, 32).request(swept, lambda name: name == "values_")
+    assert (kept["values"], kept["reference"]) == (["52,53,54"], ["53"])
+    with pytest.raises(AttrsensError, match="a preset with a side states the knob's values and reference"):
+        Scale(224, 32).request(swept | {"values": []}, lambda name: False)
+
+
+SIDED = """
+command = "sweep"
+side = 224
+setting = "two nets; a thousand pictures"
+lost = "the fill: mean stands in"
+published = [
+  { of = "sp, regular net", where = { model = 1, patch_size = 2 }, ssim = 0.5 },
+  { of = "sp, robust net", where = { model = 2, patch_size = 2 }, ssim = [0.7, 0.1] },
+  { of = "sp, robust over regular", where = { model = 2 }, over = { model = 1 }, "ssim (mean over values)" = 1.4 },
+  { of = "ig", text = "not of interest" },
+]
+[options]
+method = "sp:fill=mean"
+stride = 14
+param = "patch_size"
+values = "14,28,56"
+reference = 28
+draws = "nested"
+metrics = ["ssim", "insertion:step=3584"]
+"""
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A module whose net sees 32 pixels, one whose sees 16, and the words that name them."""
+    (tmp_path / "nets.py").write_text("import toys\ndef net():\n    return toys.SmallNet('reused')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import torch
+    from toys import SmallNet
+
+    weights = tmp_path / "net.pt"
+    torch.save(SmallNet("reused").state_dict(), weights)
+    return ["--model", weights, "--arch", "py:nets:net"]
+
+
+def test_a_sweep_preset_runs_at_another_side(run_cli, write, image, toy, tmp_path):
+    out = tmp_path / "out"
+    common = ("sweep", image, "--preset", write(SIDED), *toy, "--no-cache", "--out", out)
+    code, stdout, err = run_cli(*common, "--preprocess", "resize=32,crop=32")
+    assert code == 0, err
+    report = json.loads((out / "report.json").read_text())
+    preset = report["config"]["preset"]
+    assert (preset["setting"], preset["lost"]) == ("two nets; a thousand pictures", "the fill: mean stands in")
+    assert preset["published"][1]["ssim"] == [0.7, 0.1]
+    assert preset["scale"]["values"] == {
+        "sp:stride": {"14": 2},
+        "sp:patch_size": {"14": 2, "28": 4, "56": 8},
+        "insertion:step": {"3584": 73},
+    }
+    assert (preset["scale"]["side"], preset["scale"]["crop"]) == (224, 32)
+    assert report["config"]["values"] == {"patch_size": [2, 4, 8]}
+    assert {r["method"]["parameters"]["stride"] for r in report["records"]} == {2}
+    assert "insertion:step=73" in report["records"][0]["scores"]
+    assert "paper       two nets; a thousand pictures" in stdout
+    assert "lost        the fill: mean stands in" in stdout
+    assert "sp:patch_size 14 is 2, 28 is 4, 56 is 8" in stdout
+    assert re.search(r"0.5 +\S+ +- +1 +ssim, sp, regular net \(net\)", stdout)
+    assert re.search(r"0.7 sd 0.1 +- .*ssim, sp, robust net \(nothing in this run is of it\)", stdout)
+    assert re.search(r"1.4 +- .*ratio of ssim \(mean over values\)", stdout)
+    code, stdout, _ = run_cli(*common, "--preprocess", "resize=32,crop=32", "--json", "-")
+    assert (code, json.loads(stdout)["command"]) == (0, "sweep")
+
+
+def test_what_is_typed_is_not_scaled(run_cli, write, image, toy, tmp_path):
+    out = tmp_path / "out"
+    common = ("sweep", image, "--preset", write(SIDED), *toy, "--preprocess", "resize=32,crop=32", "--out", out)
+    code, _, err = run_cli(*common, "--values", "3,5", "--stride", "5", "--metrics", "insertion:step=100")
+    assert code == 0, err
+    config = json.loads((out / "report.json").read_text())["config"]
+    assert (config["values"], config["method"][0][:31]) == ({"patch_size": [3, 5]}, config["method"][0][:31])
+    assert "stride=5" in config["method"][0]
+    assert config["preset"]["scale"]["values"] == {}
+    assert config["preset"]["overruled"] == ["metrics", "stride", "values"]
+    code, _, err = run_cli(*common, "--param", "stride", "--values", "2,4")
+    assert code == 0, err
+    assert json.loads((out / "report.json").read_text())["config"]["values"] == {"stride": [2, 4]}
+
+
+def test_models_of_several_sides(run_cli, write, image, toy):
+    code, _, err = run_cli("sweep", image, "--preset", write(SIDED), *toy, "--model", "lite0")
+    assert (code, err.splitlines()[-1]) == (
+        2,
+        "attrsens: preset mine.toml scales its pixel values to one side, and the models see several: net no crop, "
+        "lite0 224",
+    )
+    code, _, err = run_cli("sweep", image, "--preset", write(SIDED), *toy)
+    assert (code, "net has none; give --preprocess crop=SIDE" in err) == (2, True)
+    code, _, err = run_cli("sweep", "none.png", "--preset", write(SIDED), *toy)
+    assert (code, "none.png" in err) == (2, True)
+
+
+# -- what was published, beside the run ------------------------------------------------------------------------------
+
+
+def report_of(published, aggregates, effects=(), models=("a", "b"), records=()):
+    config = {"model": list(models), "preset": {"published": published}}
+    return Report("score", config, list(records), [], None, aggregates=aggregates, effects=list(effects))
+
+
+def row_of(quantity, mean, ci95=None, n=9, **group):
+    return Aggregate(
+        quantity, {"model": "a", "method": "sg", "noise": 0.0, "parameters": {}} | group, mean, 0.1, ci95, n, 0, {}
+    )
+
+
+def test_rows_find_what_they_are_held_against():
+    sg = {"expression": "sg:..."}
+    rows = [
+        row_of("gini:offset=1e-07", 0.5, **sg),
+        row_of("gini:offset=1e-07", 0.6, model="b", **sg),
+        row_of("gini", 0.7, parameters={"sign": "abs_sample"}),
+        row_of("ssim", 0.3, method="gbp", to={"model": "b", "method": "grad", "noise": 0.0, "parameters": {}}),
+        row_of("alignment:measure=raw", 4.0),
+        row_of("alignment", 0.4),
+        row_of("correlation(-alignment:measure=raw, loc)", 0.2),
+    ]
+
+    def found(row, rows=rows):
+        return [(one.mean, one.model) for one in beside(report_of([row], rows))]
+
+    assert found({"of": "sg, all", "gini:offset=1e-7": 1}) == [(0.5, "a"), (0.6, "b")]
+    assert found({"of": "sg", "where": {"model": 2}, "gini": 1}) == [(0.6, "b")]
+    assert found({"of": "sg", "where": {"sign": "abs_sample"}, "gini": 1}) == [(0.7, "a")]
+    assert found({"of": "grad", "where": {"model": 2}, "gini": 1}) == [(None, "")]
+    assert found({"of": "sg", "where": {"model": 3}, "gini": 1}) == [(None, "")]
+    pair = {"method": "gbp", "model": 1, "to": {"method": "grad", "model": 2}}
+    turned = {"method": "grad", "model": 2, "to": {"method": "gbp", "model": 1}}
+    assert (
+        found({"of": "x", "where": pair, "ssim": 1}) == found({"of": "x", "where": turned, "ssim": 1}) == [(0.3, "a")]
+    )
+    assert found({"of": "x", "where": {"method": "gbp"}, "ssim": 1}) == [(None, "")]  # of no pair
+    assert found({"of": "sg", "alignment:measure=raw": 1}) == [(4.0, "a")]
+    assert found({"of": "sg", "alignment:measure=cosine": 1}) == [(0.4, "a")]
+    assert found({"of": "sg", "correlation(-alignment:measure=raw, loc)": 1}) == [(0.2, "a")]
+    assert found({"of": "sg", "correlation(-alignment:measure=raw, eg)": 1}) == [(None, "")]
+    assert beside(report_of("a text", rows)) == []
+
+
+def test_a_ratio_is_given_where_there_is_one():
+    row = {"of": "sg", "where": {"model": 2}, "over": {"model": 1}, "gini": 2.0}
+
+    def ratio(a, interval):
+        (one,) = beside(report_of([row], [row_of("gini", a, interval), row_of("gini", 0.6, model="b")]))
+        return one.mean, one.reason
+
+    assert ratio(0.3, (0.2, 0.4)) == (2.0, None)
+    assert ratio(0.3, None) == (2.0, None)
+    assert ratio(0.1, (-0.1, 0.4)) == (
+        None,
+        "no ratio: the interval of its denominator holds 0; the difference is +0.5",
+    )
+    assert ratio(0.0, None)[0] is None
+    assert ratio(None, None) == (None, "one of the means does not exist")
+
+
+def test_accuracy_beside_the_published_one(run_cli, image, tmp_path, write):
+    path = write('command = "explain"\npublished = [{of = "net", where = {model = 1}, top1 = 0.75}]\n[options]\n'
+                 'method = "constant"\ntarget = "true"\n')  # fmt: skip
+    (tmp_path / "truth.csv").write_text(f"{image.name},3\n")
+    code, out, err = run_cli(
+        "explain", image, "--preset", path, "--labels", tmp_path / "truth.csv", "--out", tmp_path / "o"
+    )
+    assert code == 0, err
+    assert re.search(r"0.75 +0 +\S.* 1 +top1, net \(lite0\)|0.75 +0 +- +1 +top1, net \(lite0\)", out)
 
 
 def test_a_preset_in_the_report(run_cli, image, tmp_path):
@@ -137,7 +399,8 @@ def test_a_preset_in_the_report(run_cli, image, tmp_path):
     code, _, err = run_cli("score", image, "--preset", "smo-gini-cifar", "--out", out)
     assert (code, "failed" in err) == (0, False)
     report = json.loads((out / "report.json").read_text())
-    assert report["config"]["preset"] == load("smo-gini-cifar").stamp()
+    stated = load("smo-gini-cifar").stamp() | {"scale": None, "overruled": []}
+    assert report["config"]["preset"] == json.loads(json.dumps(stated))
     (record,) = report["records"]
     assert record["method"]["parameters"]["space"] == "normalized"
     assert list(record["scores"]) == ["gini:offset=1e-07"]
@@ -294,6 +557,12 @@ WRONG = {
     HEAD + "limit = 2020-01-01": "limit must be text, a finite number",
     HEAD + "method = [[1]]": "method must be text, a finite number",
     HEAD + "a = 1\na = 2": "no valid TOML",
+    "side = 0\n" + HEAD: "side must be an integer from 1 to 10,000; got 0",
+    "side = true\n" + HEAD: "side must be an integer from 1 to 10,000; got True",
+    'lost = "two\\nlines"\n' + HEAD: "lost must be one line",
+    'published = [{of = "a", text = 3}]\n' + HEAD: "got text = 3",
+    'published = [{of = "a", where = 3, ssim = 1}]\n' + HEAD: "got where = 3",
+    'published = [{of = "a", over = {to = {model = [1]}}, ssim = 1}]\n' + HEAD: "got over = {'to':",
     HEAD + "x = " + "[" * 30000: "no valid TOML: nested too deeply",
     HEAD + "limit = " + "9" * 5000: "no valid TOML: Exceeds the limit",
     b"\xff\xfe": "no UTF-8 text",

@@ -157,7 +157,10 @@ def _print_presets(rows: list[dict[str, Any]]) -> None:
         facts = {
             "asks": preset.question,
             "published": preset.numbers(),
+            "paper's": preset.setting,
             "follows": preset.follows,
+            "lost": preset.lost,
+            "pixels": preset.side and f"sizes are meant for {preset.side} pixels a side, and scaled to the model's",
             "models": preset.pair and f"two, the regular one first, such as {preset.pair}",
             "source": preset.source,
         }

@@ -29,6 +29,16 @@ class Chosen:
     preset: Preset
     context: typer.Context
 
+    def overruled(self) -> list[str]:
+        """What was typed of what the preset says, or could say inside its expressions."""
+        out = []
+        for option in self.context.command.params:
+            name, word = str(option.name), max(option.opts, key=len).removeprefix("--")
+            inside = name in METHODS.parameters() or "__" in name  # a metric's
+            if self.typed(name) and (inside or word in self.preset.options):
+                out.append(word)
+        return sorted(out)
+
     def typed(self, option: str) -> bool:
         """Whether the command line itself gives the option (by its name in Python)."""
         source = self.context.get_parameter_source(option)
@@ -45,6 +55,10 @@ class Chosen:
         """
         out = dict(given)
         flags = [flag for flag in flags if given.get(flag.option) is not None]
+        if self.typed("param"):  # what the preset says is of other knobs
+            out |= {name: [] for name in ("values_", "reference") if name in out and not self.typed(name)}
+        elif self.typed("values_") and not self.typed("reference"):
+            out["reference"] = []
         for option in ("method", "metrics"):
             mine = [flag for flag in flags if (flag.metric is None) == (option == "method")]
             texts: list[str] = out.get(option) or []
@@ -63,6 +77,30 @@ class Chosen:
                 f"{self.preset.pair}"
             )
         return out
+
+    def fitted(self, request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The request with pixel values as the models' side wants them and the models loaded, and what the report
+        states of the preset.
+
+        Raises:
+            AttrsensError: models of several sides, or a knob whose values would become one.
+        """
+        facts = {**self.preset.stamp(), "scale": None, "overruled": self.overruled()}
+        if not self.preset.side:
+            return request, facts
+        from attrsens.engine.inputs import expand
+        from attrsens.engine.prepare import load_models
+        from attrsens.engine.scaling import Scale, crop_of
+
+        expand(request["images"], limit=request["limit"], frame=request["frame"])  # before anything is loaded
+        how = "arch preprocess classes sha256 device precision fold batch offline cache cache_dir".split()
+        classifiers = load_models(request["model"], **{name: request[name] for name in how})
+        scale = Scale(self.preset.side, crop_of(classifiers, self.preset.name))
+        try:
+            request = scale.request(request, self.typed)
+        except AttrsensError as error:
+            raise AttrsensError(f"preset {self.preset.name}: {error}") from None
+        return {**request, "model": classifiers}, {**facts, "scale": scale.facts()}
 
 
 def choose(context: typer.Context, name: str | None) -> Chosen | None:

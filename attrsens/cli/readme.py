@@ -114,7 +114,8 @@ def presets_table(rows: int = 4) -> str:
     """
     lines = ["| preset | command | what | cost | published | source |", "|---|---|---|---|---|---|"]
     for p in presets():
-        lines.append(f"| `{p.name}` | `{p.command}` | {p.what} | {p.cost} | {p.numbers(rows)} | {p.source} |")
+        lost = f"; lost: {p.lost}" if p.lost else ""
+        lines.append(f"| `{p.name}` | `{p.command}` | {p.what} | {p.cost} | {p.numbers(rows)} | {p.source}{lost} |")
     return "\n".join(lines)
 
 

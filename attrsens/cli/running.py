@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrsens.cli import console
+from attrsens.cli import console, published
 from attrsens.cli.exports import announce, exit_code
 from attrsens.engine.gates import check_found
 from attrsens.engine.prepare import Prepared
@@ -62,7 +62,10 @@ def go(
         "cache_limit": int(v["cache_limit"] * 1e9),
         **more,
     }
+    preset = None
     with console.only_data():
+        if v["preset"]:
+            request, preset = v["preset"].fitted(request)
         prepared = prepare(**request)
     gc.enable()
     gc.freeze()  # what was imported and loaded need not be looked at again
@@ -79,7 +82,6 @@ def go(
             f"plan: {told.cells} maps, {told.cached} of them finished; {told.forward} forward and {told.backward} "
             f"backward passes, about {told.seconds:.0f} s"
         )
-    preset = v["preset"].preset.stamp() if v["preset"] else None
     prepared.config.update({"format": formats, "overlay": v["overlay"], "preset": preset})
     writer = writes(out, formats, force=v["force"], overlay=v["overlay"])
     code = 0
@@ -143,6 +145,8 @@ def _show(report: Report, out: Path, json: str | None, quiet: bool, show: Callab
     if quiet or json == "-":
         return
     show(report, out)
+    if report.config["preset"]:
+        published.show(report)
     p = report.provenance
     console.note(
         f"{len(report.records)} maps, {p.cached_cells} from the cache, {p.passes_run.forward} forward and "

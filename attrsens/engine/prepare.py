@@ -90,14 +90,7 @@ def prepare(
     expressions = _texts(method) or [choose_method(parameters)]
     calls = parse_calls(expressions, parameters)
     models: list[Any] = list(model) if isinstance(model, (list, tuple)) else [model]
-    files = [isinstance(m, str) and zoo.is_file(zoo.split(m)[0]) for m in models]
-    for entry, file in zip(models, files, strict=True):
-        if isinstance(entry, str):
-            zoo.check_name(entry, arch if file or not any(files) else None)
-    if sha256 is not None:
-        zoo.check_sha256(sha256)
-        if len(models) != 1:
-            raise AttrsensError("sha256 pins one model's weights; give one --model")
+    _check_models(models, arch, sha256)
     check_device(device)
     if preprocess:
         Preprocess().updated(preprocess)
@@ -123,10 +116,7 @@ def prepare(
         "precision": precision,
     }
     how: dict[str, Any] = {"fold": fold, "batch": batch, "offline": offline, "cache": cache, "cache_dir": cache_dir}
-    classifiers = []
-    for entry, file in zip(models, files, strict=True):
-        for_file = options if file else options | {"arch": None}
-        classifiers.append(zoo.load(entry, **how, **for_file) if isinstance(entry, str) else entry)
+    classifiers = load_models(models, **options, **how)
     request = Request(sources, classifiers, targets, calls, truth, only_correct)
     config = {
         "images": [printable(str(g)) if isinstance(g, (str, Path)) else "array" for g in given],
@@ -149,6 +139,46 @@ def prepare(
     store = Store(Path(cache_dir) if cache_dir else None, cache_limit) if cache else None
     check(request, store)
     return Prepared(request, config, store, started, begin, gates=gates)
+
+
+def load_models(
+    model: str | Classifier | Sequence[str | Classifier],
+    *,
+    arch: str | None = None,
+    sha256: str | None = None,
+    **options: Any,
+) -> list[Classifier]:
+    """The classifiers that a request names; those that are loaded already stay as they are.
+
+    Args:
+        options: of `load`.
+
+    Raises:
+        AttrsensError: unknown names, or models that cannot be loaded.
+    """
+    models: list[Any] = list(model) if isinstance(model, (list, tuple)) else [model]
+    files = _check_models(models, arch, sha256)
+    return [
+        zoo.load(entry, arch=arch if file else None, sha256=sha256, **options) if isinstance(entry, str) else entry
+        for entry, file in zip(models, files, strict=True)
+    ]
+
+
+def _check_models(models: Sequence[Any], arch: str | None, sha256: str | None) -> list[bool]:
+    """Which of the models are files.
+
+    Raises:
+        AttrsensError: an unknown name, or a hash that pins nothing.
+    """
+    files = [isinstance(m, str) and zoo.is_file(zoo.split(m)[0]) for m in models]
+    for entry, file in zip(models, files, strict=True):
+        if isinstance(entry, str):
+            zoo.check_name(entry, arch if file or not any(files) else None)
+    if sha256 is not None:
+        zoo.check_sha256(sha256)
+        if len(models) != 1:
+            raise AttrsensError("sha256 pins one model's weights; give one --model")
+    return files
 
 
 def prepare_score(

@@ -22,7 +22,7 @@ from attrsens.spec import METHODS, SCORES, SIMILARITIES, split_expression
 
 FOLDER = Path(__file__).parent.parent / "presets"
 COMMANDS = ("explain", "sweep", "compare", "attack", "score")
-LINES = ("what", "question", "source", "cost", "follows", "pair")
+LINES = ("what", "question", "source", "cost", "follows", "pair", "setting", "lost")
 LIMIT = 2**16  # bytes of a file
 # where results go, how the program runs and what it says are for whoever types the command
 WITHHELD = frozenset(
@@ -32,7 +32,8 @@ WITHHELD = frozenset(
 
 Scalar = str | int | float | bool
 Option = Scalar | list[Scalar]
-Row = dict[str, str | float | list[float]]
+Row = dict[str, Any]
+PLACES = ("where", "over")  # in a row: which of the run's numbers it is held against, or the ratio of which
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,11 @@ class Preset:
         what, question, source, cost: a line each, for people.
         follows: where paper and published code differ, which one this is; and what it cannot reproduce.
         pair: two models that will do, as one would type them; the preset then wants two models at least.
-        published: the numbers to compare with: a text, or rows {"of": ..., quantity: number or [mean, sd]}.
+        setting: the models and the data of the published numbers.
+        lost: what the paper no longer tells, and what stands in.
+        side: of the input that pixel values are meant for; they are scaled to the model's. 0: they are not.
+        published: the numbers to compare with: a text, or rows (`engine.beside`) {"of": ..., quantity: number or
+            [mean, sd]}.
         sha256: of the file's bytes.
     """
 
@@ -60,11 +65,15 @@ class Preset:
     cost: str = ""
     follows: str = ""
     pair: str = ""
+    setting: str = ""
+    lost: str = ""
+    side: int = 0
     published: str | list[Row] = ""
 
-    def stamp(self) -> dict[str, str]:
+    def stamp(self) -> dict[str, Any]:
         """What the report states of it."""
-        return {"name": self.name, "sha256": self.sha256}
+        names = ("name", "sha256", "what", "source", "setting", "lost", "published")
+        return {name: getattr(self, name) for name in names}
 
     def entry(self) -> dict[str, Any]:
         """Everything, as plain data."""
@@ -145,7 +154,7 @@ def without(expression: str, parameters: set[str]) -> str:
 
 
 def _build(name: str, table: Mapping[str, Any], sha256: str) -> Preset:
-    known = ("command", *LINES, "published", "options")
+    known = ("command", *LINES, "side", "published", "options")
     for key in table:
         if key not in known:
             raise AttrsensError(f"preset {name}: {unknown('key', printable(key), known)}")
@@ -157,13 +166,16 @@ def _build(name: str, table: Mapping[str, Any], sha256: str) -> Preset:
             raise AttrsensError(f"preset {name}: {key} must be text; got {_shown(table[key])}")
     if table["command"] not in COMMANDS:
         raise AttrsensError(f"preset {name}: {unknown('command', printable(table['command']), COMMANDS)}")
-    if "\n" in table.get("what", "").strip():
-        raise AttrsensError(f"preset {name}: what must be one line")
+    for key in ("what", "lost"):
+        if "\n" in table.get(key, "").strip():
+            raise AttrsensError(f"preset {name}: {key} must be one line")
+    side = table.get("side", 0)
+    if "side" in table and (not isinstance(side, int) or isinstance(side, bool) or not 1 <= side <= 10_000):
+        raise AttrsensError(f"preset {name}: side must be an integer from 1 to 10,000; got {_shown(side)}")
     lines = {key: " ".join(table.get(key, "").split()) for key in LINES}
     options = _options(name, table["options"])
-    return Preset(
-        name, table["command"], options, sha256, published=_published(name, table.get("published", "")), **lines
-    )
+    published = _published(name, table.get("published", ""))
+    return Preset(name, table["command"], options, sha256, side=side, published=published, **lines)
 
 
 def _options(name: str, table: object) -> dict[str, Option]:
@@ -194,8 +206,12 @@ def _published(name: str, value: object) -> str | list[Row]:
         for key, numbers in row.items():
             pair = numbers if isinstance(numbers, list) else [numbers]
             fine = len(pair) in (1, 2) and all(_is_number(n) for n in pair)
-            if key != "of" and not fine:
+            if key in PLACES:
+                fine = _is_place(numbers)
+            if key not in ("of", "text") and not fine:
                 raise AttrsensError(f"preset {name}: {rule}; got {printable(key)} = {_shown(numbers)}")
+            if key == "text" and not isinstance(numbers, str):
+                raise AttrsensError(f"preset {name}: {rule}; got text = {_shown(numbers)}")
     return value
 
 
@@ -250,6 +266,13 @@ def _is_scalar(value: object) -> bool:
     return isinstance(value, (str, bool)) or _is_number(value)
 
 
+def _is_place(value: object) -> bool:
+    """Whether it is a table of scalars, and of the other place of a pair."""
+    if not isinstance(value, dict):
+        return False
+    return all(_is_scalar(v) or (k == "to" and _is_place(v)) for k, v in value.items())
+
+
 def _shown(value: object) -> str:
     """A value in a message: its beginning, on one line."""
     try:
@@ -260,8 +283,9 @@ def _shown(value: object) -> str:
 
 
 def _row_text(row: Row) -> str:
-    facts = [f"{key} {_number_text(value)}" for key, value in row.items() if key != "of"]
-    return f"{row['of']}: {', '.join(facts)}"
+    kind = "ratio of " if "over" in row else ""
+    facts = [f"{kind}{key} {_number_text(value)}" for key, value in row.items() if key not in ("of", "text", *PLACES)]
+    return f"{row['of']}: {', '.join([*facts, *([row['text']] if 'text' in row else [])])}"
 
 
 def _number_text(value: str | float | list[float]) -> str:

@@ -52,6 +52,7 @@ SegmentBlur = Annotated[
         scale="ratio",
         range=(0.5, 6),
         source="SAM code",
+        pixels=1,
     ),
 ]
 Fill = Annotated[

@@ -111,7 +111,10 @@ def integrated_gradients(
         int, Param("baselines averaged (random only)", min=1, max=1000, scale="ratio", source="SAM code")
     ] = 10,
     blur_radius: Annotated[
-        float, Param("sd of the Gaussian blur, pixels (blurred only)", min=0, max=1000, scale="ratio", source="SAM 4.3")
+        float,
+        Param(
+            "sd of the Gaussian blur, pixels (blurred only)", min=0, max=1000, scale="ratio", source="SAM 4.3", pixels=1
+        ),
     ] = 10.0,
     baseline_image: Annotated[Path, Param("picture the path starts from (image only)")] = Path(),
     seed: Annotated[int, Param("seed of the random baselines", min=0)] = 0,

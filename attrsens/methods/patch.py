@@ -69,10 +69,11 @@ def sliding_patch(
             scale="ratio",
             range=(5, 80),
             source="SAM 4.4, SP-L; SP-S: 52, 53 (reference), 54; its code: 5, 6, 7",
+            pixels=1,
         ),
     ] = 29,
     stride: Annotated[
-        int, Param("step between patches, pixels", min=1, scale="ratio", range=(1, 16), source="SAM code")
+        int, Param("step between patches, pixels", min=1, scale="ratio", range=(1, 16), source="SAM code", pixels=1)
     ] = 3,
     fill: Annotated[
         str, Param("colour of the patch", choices=("black", "white", "grey", "mean"), source="methods 1.3")

@@ -117,6 +117,7 @@ def meaningful_perturbation(
             scale="ratio",
             range=(5, 30),
             source="SAM 4.3",
+            pixels=1,
         ),
     ] = 10.0,
     blur_space: Annotated[
@@ -164,11 +165,25 @@ def meaningful_perturbation(
     ] = 28,
     mask_blur: Annotated[
         float,
-        Param("sd of a blur of the enlarged mask, pixels (Fong: 5)", min=0, max=1000, scale="ratio", source="SAM code"),
+        Param(
+            "sd of a blur of the enlarged mask, pixels (Fong: 5)",
+            min=0,
+            max=1000,
+            scale="ratio",
+            source="SAM code",
+            pixels=1,
+        ),
     ] = 0.0,
     jitter: Annotated[
         int,
-        Param("places a side that the crop is drawn from at every step", min=0, max=224, scale="ratio", source="Fong"),
+        Param(
+            "places a side that the crop is drawn from at every step",
+            min=0,
+            max=224,
+            scale="ratio",
+            source="Fong",
+            pixels=1,
+        ),
     ] = 4,
     l1_weight: Annotated[float, Param("weight of the hidden area, cells", min=0, scale="ratio", source="Fong")] = 1e-4,
     tv_weight: Annotated[float, Param("weight of the total variation", min=0, scale="ratio", source="Fong")] = 1e-2,
@@ -183,7 +198,7 @@ def meaningful_perturbation(
     ] = "aniso",
     learning_rate: Annotated[float, Param("step of Adam", min=0, scale="ratio", source="Fong")] = 0.1,
     output_blur: Annotated[
-        float, Param("sd of the blur of the map, pixels", min=0, max=1000, scale="ratio", source="SAM code")
+        float, Param("sd of the blur of the map, pixels", min=0, max=1000, scale="ratio", source="SAM code", pixels=1)
     ] = 1.0,
     quantize: Annotated[bool, Param("cut the map to 256 levels before and after its blur", source="SAM code")] = False,
 ) -> Result:

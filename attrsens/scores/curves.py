@@ -35,6 +35,7 @@ Step = Annotated[
         min=0,
         scale="ratio",
         source="SAM code: 224 x 8; RISE: 224",
+        pixels=2,
     ),
 ]
 Area = Annotated[

@@ -76,7 +76,10 @@ def infidelity(
         ),
     ] = 0.1339,
     stride: Annotated[
-        int, Param("step between places of a square, pixels", min=1, scale="ratio", range=(1, 16), source="SMO code")
+        int,
+        Param(
+            "step between places of a square, pixels", min=1, scale="ratio", range=(1, 16), source="SMO code", pixels=1
+        ),
     ] = 1,
     fill: Annotated[
         str,

@@ -66,6 +66,7 @@ def pointing(
             sweep=(0, 15),
             reference=0,
             source="science 1; Zhang et al. 2018 use 15",
+            pixels=1,
         ),
     ] = 0,
 ) -> Finding:

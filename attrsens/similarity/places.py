@@ -18,6 +18,7 @@ K = Param(
     min=0,
     scale="ratio",
     source="Ghorbani et al. 2019; methods 3",
+    pixels=2,
 )
 
 

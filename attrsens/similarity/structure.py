@@ -182,7 +182,7 @@ def ssim(
     a: Maps,
     b: Maps,
     *,
-    window: Annotated[int, Param("side of the window, pixels", min=2, scale="ratio", source="SAM code")] = 5,
+    window: Annotated[int, Param("side of the window, pixels", min=2, scale="ratio", source="SAM code", pixels=1)] = 5,
     data_range: Annotated[
         float, Param("span of values, after scaling: 2 from -1 to 1, 1 from 0 to 1 (SAM, mp)", min=1e-6)
     ] = 2.0,
@@ -247,7 +247,10 @@ def hog(
     cell: Annotated[
         int,
         Param(
-            "side of a cell, pixels (0: 16, or side // 14 and at least 2 on maps below 48)", min=0, source="SAM code"
+            "side of a cell, pixels (0: 16, or side // 14 and at least 2 on maps below 48)",
+            min=0,
+            source="SAM code",
+            pixels=1,
         ),
     ] = 0,
     orientations: Annotated[int, Param("directions that are told apart", min=1, source="SAM code")] = 9,

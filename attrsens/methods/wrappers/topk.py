@@ -37,7 +37,9 @@ def topk(
     x: Tensor,
     target: int,
     *,
-    k: Annotated[int, Param("entries of the raw map that are kept", min=1, scale="ratio", source="HSE 4.3")] = 13_000,
+    k: Annotated[
+        int, Param("entries of the raw map that are kept", min=1, scale="ratio", source="HSE 4.3", pixels=2)
+    ] = 13_000,
     by: Annotated[str, Param("largest by value or by magnitude", choices=("signed", "abs"), source="methods 2.20")] = (
         "signed"
     ),
