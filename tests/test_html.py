@@ -342,7 +342,7 @@ def test_every_command_writes_its_page(run_cli: RunCli, tmp_path: Path) -> None:
         "the seed",
         "Which knob of sg",
         "sg, n=3",
-        "planned, work shared",
+        "work shared",
         "moved most: ssim",
     ):
         assert words in page.text, words

@@ -142,37 +142,37 @@ def _write(call: Call, items: Sequence[Item]) -> None:
         a.found.result[0].similarities.append(info)
 
 
-def likeness(call: Call, pairs: Sequence[tuple[Item, Item]], role: str, note: str = "") -> list[SimilarityInfo]:
+def likeness(
+    call: Call, pairs: Sequence[tuple[Item, Item]], role: str | Sequence[str], note: str = ""
+) -> list[SimilarityInfo]:
     """The similarity of the first map of every pair to the second, with floors and ceilings.
 
     Args:
-        note: joins the definition.
+        role: of all pairs, or of each. note: joins the definition.
     """
     if not pairs:
         return []
     own = spec_of(call).traits
-    each = {id(item): item for pair in pairs for item in pair}
-    values = _aligned(call, [(a, a.map, b, b.map) for a, b in pairs])
-    names = dict.fromkeys(name for item in each.values() for name in item.controls if name != "seed")
-    replaced = {
-        name: (
-            _aligned(call, [(a, a.map, b, b.controls.get(name)) for a, b in pairs]),
-            _aligned(call, [(b, b.map, a, a.controls.get(name)) for a, b in pairs]),
-        )
-        for name in names
-    }
-    items = list(each.values())
-    again = [item.controls.get("seed") if seeded(item.found.call) else item.map for item in items]
-    retests = _aligned(call, [(item, item.map, item, m) for item, m in zip(items, again, strict=True)])
-    ceilings = dict(zip(each, retests, strict=True))
-    reasons = dict(zip(each, _reasons(call, items), strict=True)) if np.isnan(values).any() else {}
+    items = list({id(item): item for pair in pairs for item in pair}.values())
+    names = dict.fromkeys(name for item in items for name in item.controls if name != "seed")
+    rows: list[Aligned] = [(a, a.map, b, b.map) for a, b in pairs]
+    for name in names:
+        rows += [(a, a.map, b, b.controls.get(name)) for a, b in pairs]
+        rows += [(b, b.map, a, a.controls.get(name)) for a, b in pairs]
+    rows += [(i, i.map, i, i.controls.get("seed") if seeded(i.found.call) else i.map) for i in items]
+    found = _aligned(call, rows)
+    count = len(pairs)
+    values, retests = found[:count], dict(zip(map(id, items), found[len(found) - len(items) :], strict=True))
+    sides = {n: (found[(2 * k + 1) * count :], found[(2 * k + 2) * count :]) for k, n in enumerate(names)}
+    reasons = dict(zip(map(id, items), _reasons(call, items), strict=True)) if np.isnan(values).any() else {}
+    roles = [role] * count if isinstance(role, str) else role
     out = []
     for k, (a, b) in enumerate(pairs):
         assert b.found.result
         value = _number(values[k])
-        controls = {name: _mean(*(side[k] for side in sides)) for name, sides in replaced.items()}
+        controls = {name: _mean(*(side[k] for side in both)) for name, both in sides.items()}
         floor = controls.get(own.get("floor", "phase"))
-        ceiling = attainable([_number(ceilings[id(a)]), _number(ceilings[id(b)])], own["direction"])
+        ceiling = attainable([_number(retests[id(a)]), _number(retests[id(b)])], own["direction"])
         why = _reason(a, b) or reasons.get(id(a)) or reasons.get(id(b)) or "not a finite number"
         text = definition(call, a.found.call, a.found.target, b.found.call)
         out.append(
@@ -180,7 +180,7 @@ def likeness(call: Call, pairs: Sequence[tuple[Item, Item]], role: str, note: st
                 name=short(call),
                 value=value,
                 to=b.found.result[0].key,
-                role=role,
+                role=roles[k],
                 floor=floor if value is not None else None,
                 ceiling=ceiling if value is not None else None,
                 definition=f"{text}; {note}" if note else text,
@@ -193,9 +193,13 @@ def likeness(call: Call, pairs: Sequence[tuple[Item, Item]], role: str, note: st
     return out
 
 
-def _aligned(call: Call, rows: Sequence[tuple[Item, Map | None, Item, Map | None]]) -> Floats:
+Aligned = tuple[Item, Map | None, Item, Map | None]
+AT_ONCE = 600  # pairs of maps that are looked at together even where few of them are asked for
+
+
+def _aligned(call: Call, rows: Sequence[Aligned]) -> Floats:
     """The similarity of the maps of each row, NaN where one lacks or their frames or shapes differ. Rows share work:
-    all at once where they are most of the pairs of their maps, else those with one map in common."""
+    all at once where they are few or most of the pairs of their maps, else those with one map in common."""
     spec = spec_of(call)
     parameters = {h.name: call.parameters[h.name] for h in spec.own()}
     groups: dict[Any, list[tuple[int, Map, Map]]] = {}
@@ -204,8 +208,8 @@ def _aligned(call: Call, rows: Sequence[tuple[Item, Map | None, Item, Map | None
             groups.setdefault((a.frame, left.shape), []).append((k, left, right))
     parts: list[list[tuple[int, Map, Map]]] = []
     for group in groups.values():
-        sizes = [len({id(row[side]) for row in group}) for side in (1, 2)]
-        if 3 * len(group) > sizes[0] * sizes[1]:
+        size = len({id(row[1]) for row in group}) * len({id(row[2]) for row in group})
+        if 3 * len(group) > size or size <= AT_ONCE:
             parts.append(group)
         else:
             by_left: dict[int, list[tuple[int, Map, Map]]] = {}
@@ -215,8 +219,9 @@ def _aligned(call: Call, rows: Sequence[tuple[Item, Map | None, Item, Map | None
     out = np.full(len(rows), np.nan)
     for part in parts:
         lefts, rights = ({id(row[side]): row[side] for row in part} for side in (1, 2))
-        if lefts.keys() & rights.keys():
-            lefts = rights = lefts | rights
+        both = lefts | rights
+        if len(both) * len(both) < 2 * len(lefts) * len(rights):  # symmetric: half of it is enough
+            lefts = rights = both
         left = np.stack(list(lefts.values()))
         right = left if rights is lefts else np.stack(list(rights.values()))
         values = spec.function(left, right, **parameters)

@@ -156,7 +156,7 @@ def _until(
     if judging.similarities:
         raise AttrsensError(f"until: besides, it takes scores; {judging.similarities[0].name} is a similarity")
     judging = replace(judging, frugal=True)
-    known = [DRAWS, REACHED, goal.text.partition("=")[0], *quantities(judging)]
+    known = [DRAWS, REACHED, goal.quantity, *quantities(judging)]
     prepared = prepare(images, method=[b.expression for b, _ in counted], **{"known": known} | _plain(options))
     calls = [call for base, axis in counted for call in ((base, reseeded(base)) if axis else (base,))]
     config = {

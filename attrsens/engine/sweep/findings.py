@@ -78,7 +78,7 @@ def of_maps(study: Study, grams: Sequence[ImageGram]) -> tuple[list[Any], Cosine
     effects = knob_effects(table)
     if draws and all(draw == 0 for g in moved for _, draw in g.rows):
         effects = [replace(e, reason=ONE_DRAW) for e in effects]
-    found += effects
+    found += [_left_out(e, settings, moved) for e in effects]
     found += [_unmeasured(name, why) for name, why in study.unmeasured.items()]
     if len(knobs) > 1:
         found += knob_verdicts(table)
@@ -130,6 +130,18 @@ def _repeated(
                 rows.append((s, d))
                 kept.append(k)
     return ImageGram(g.image, g.gram[np.ix_(kept, kept)], rows, g.reasons)
+
+
+def _left_out(effect: KnobEffect, settings: Sequence[Setting], grams: Sequence[ImageGram]) -> KnobEffect:
+    """With the settings that no image has a map of."""
+    there = {s for g in grams for s, _ in g.rows}
+    lost = {
+        k: next((g.reasons[k] for g in grams if k in g.reasons), "no map") for k in set(range(len(settings))) - there
+    }
+    told = [
+        f"{settings[k].value} is left out: {why}" for k, why in sorted(lost.items()) if settings[k].knob == effect.knob
+    ]
+    return replace(effect, reason="; ".join([*([effect.reason] if effect.reason else []), *told])) if told else effect
 
 
 def _without_draws(settings: Sequence[Setting], grams: Sequence[ImageGram]) -> Cosines:

@@ -102,14 +102,13 @@ def _write(similarities: Sequence[Call], study: Study, items: dict[int, Item]) -
     earlier."""
     starts = [(i, study.reference) for i in items if i != study.reference and study.reference in items]
     steps = [(j, i) for i, j in study.neighbours if i in items and j in items]
-    note = f"draws: {study.draws}"
-    for role, pairs in (("reference", starts), ("neighbour", steps)):
-        for call in similarities:
-            found = likeness(call, [(items[a], items[b]) for a, b in pairs], role, note)
-            for (a, _), info in zip(pairs, found, strict=True):
-                result = items[a].found.result
-                assert result
-                result[0].similarities.append(info)
+    roles = ["reference"] * len(starts) + ["neighbour"] * len(steps)
+    for call in similarities:
+        pairs = [(items[a], items[b]) for a, b in starts + steps]
+        for (a, _), info in zip(starts + steps, likeness(call, pairs, roles, f"draws: {study.draws}"), strict=True):
+            result = items[a].found.result
+            assert result
+            result[0].similarities.append(info)
 
 
 def gram_of(

@@ -58,7 +58,12 @@ class Goal:
     @property
     def text(self) -> str:
         """As it is typed."""
-        return f"{short(self.metric)}{'' if self.halves else WIDTH}={self.target:g}"
+        return f"{self.quantity}={self.target:g}"
+
+    @property
+    def quantity(self) -> str:
+        """What is measured."""
+        return short(self.metric) + ("" if self.halves else WIDTH)
 
     def met(self, value: float | None) -> bool:
         """Whether the goal is reached by a similarity of halves, or a width."""
@@ -279,7 +284,7 @@ def enough(goal: Goal, records: Sequence[Record], bases: Sequence[Call], names: 
                 found.setdefault(record.image.sha256, []).append(record.scores[quantity].value)
             known = [mean for values in found.values() if (mean := mean_of(values)) is not None]
             out.append(summary(quantity, group, known, len(found) - len(known)))
-        for quantity, note in ((DRAWS, DRAWS), (REACHED, REACHED), (goal.text.partition("=")[0], NEARNESS)):
+        for quantity, note in ((DRAWS, DRAWS), (REACHED, REACHED), (goal.quantity, NEARNESS)):
             values: dict[str, list[float]] = {record.image.sha256: [] for record in part}
             for record in part:
                 number = record.notes.get(note)

@@ -106,7 +106,13 @@ def provenance(report: Report, names: Names, folder: Path) -> Html | None:
     planned: list[tuple[str, Any]] = [("maps, each by itself", maps), ("scores, each by itself", scores)]
     rows = [[name, *(num(sum(getattr(x, way) for x in of)) for way in ("forward", "backward"))] for name, of in planned]
     if p.passes_planned is not None:
-        rows.append(["planned, work shared", num(p.passes_planned.forward), num(p.passes_planned.backward)])
+        rows.append(
+            [
+                "planned for maps and predictions, work shared",
+                num(p.passes_planned.forward),
+                num(p.passes_planned.backward),
+            ]
+        )
     rows.append(["made by this run", num(p.passes_run.forward), num(p.passes_run.backward)])
     passes = table(
         "Images that went through the network",
