@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from attrsens.engine.agreement import brief
 from attrsens.engine.report import Swept
 from attrsens.errors import OutputError
 from attrsens.heatmaps import flat
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from attrsens.engine.report import Report
 
 ACROSS = 10  # panels of a row
+
+Singles = dict[tuple[object, ...], dict[str, list[float]]]
 
 
 class SweepWriter(Writer):
@@ -60,7 +63,8 @@ class SweepWriter(Writer):
         if spread is None:
             return
         place, (record, attribution) = next(((p, r) for p, r in group if p.reference), group[0])
-        name = f"heatmaps/{heatmap_name(record)}.stability.png"
+        which = f"-{place.study + 1}" if place.study else ""
+        name = f"heatmaps/{heatmap_name(record)}.stability{which}.png"
         first = caption(record)[0]
         said = (
             f"sd over {len(group)} settings of each map divided by its largest magnitude; full red {spread.max():.3g}"
@@ -103,13 +107,12 @@ def disagreement(group: Sequence[tuple[Swept, Result]]) -> NDArray[np.float32] |
     maps = [flat(attribution.map) for _, (_, attribution) in group]
     if len(maps) < 2 or len({m.shape for m in maps}) > 1:
         return None
-    total = np.zeros(maps[0].shape)
-    square = np.zeros(maps[0].shape)
-    for heatmap in maps:
-        unit = heatmap.astype(np.float64) / (float(np.abs(heatmap).max()) or 1.0)
-        total, square = total + unit, square + unit**2
-    mean = total / len(maps)
-    return np.sqrt(np.maximum(square / len(maps) - mean**2, 0)).astype(np.float32)
+    mean, squares = np.zeros(maps[0].shape), np.zeros(maps[0].shape)
+    for count, heatmap in enumerate(maps, 1):  # Welford: equal maps give 0 to the last digit
+        away = heatmap.astype(np.float64) / (float(np.abs(heatmap).max()) or 1.0) - mean
+        mean += away / count
+        squares += away**2 * ((count - 1) / count)
+    return np.sqrt(squares / len(maps)).astype(np.float32)
 
 
 def strips(group: Sequence[tuple[Swept, Result]]) -> list[Strip]:
@@ -125,7 +128,8 @@ def strips(group: Sequence[tuple[Swept, Result]]) -> list[Strip]:
     spread = disagreement(group)
     if spread is not None:
         panels.append(panel(spread, ["sd over settings", f"{spread.max():.3g}"], float(spread.max())))
-    title = f"{record.image.path.rsplit('/', 1)[-1]}: {label_of(record)}, {record.method.title}"
+    start = next((r.method for place, (r, _) in group if place.reference), record.method)
+    title = f"{record.image.path.rsplit('/', 1)[-1]}: {label_of(record)}, {brief(start.expression)}"
     rows = range(0, len(panels), ACROSS)
     return [Strip(title + (" (continued)" if i else ""), panels[i : i + ACROSS]) for i in rows]
 
@@ -135,3 +139,28 @@ def setting(place: Swept) -> str:
     return (
         ", ".join(f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in place.values.items()) or "reference"
     )
+
+
+def singles(report: Report, starts: Mapping[str, dict[str, Any]]) -> Singles:
+    """By quantity, base, model and the values of all knobs: the numbers of every image, as the rows average them."""
+    bases = [base for base in starts if base != "metrics"]
+    by_key = {(r.image.sha256, r.target.index, r.key): r for r in report.records}
+    out: Singles = {}
+    for record in report.records:
+        for place in record.swept:
+            values = key_of(starts[bases[place.study]] | place.values)
+            found = [(name, score.value) for name, score in record.scores.items()]
+            for s in record.similarities if place.main and not place.reference else ():
+                other = by_key.get((record.image.sha256, record.target.index, s.to))
+                here = other is not None and any(p.reference and p.main and p.study == place.study for p in other.swept)
+                if s.role == "reference" and here:
+                    found.append((s.name, s.value))
+            for name, value in found:
+                for model in {record.model.name, record.model.id} if value is not None else ():
+                    cell = out.setdefault((name, bases[place.study], model, *values), {})
+                    cell.setdefault(record.image.sha256, []).append(value or 0.0)
+    return out
+
+
+def key_of(values: Mapping[str, Any]) -> tuple[object, ...]:
+    return tuple(sorted((k, repr(v)) for k, v in values.items()))
