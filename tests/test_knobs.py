@@ -736,3 +736,35 @@ def test_the_same_study_gives_the_same_numbers() -> None:
     tables = [cosines(two_knobs(lambda p: 0.2 * p, lambda p: 0.5 * p)) for _ in range(2)]
     assert knob_effects(tables[0]) == knob_effects(tables[1])
     assert knob_verdicts(tables[0]) == knob_verdicts(tables[1])
+
+
+# -- refusals ------------------------------------------------------------------------------------------------------
+
+
+def reliable(values: Sequence[float]) -> Study:
+    """Two settings whose draws have these cosines, image by image; draws of t0 and t agree alike."""
+    grams = []
+    for i, r in enumerate(values):
+        products = np.full((4, 4), r)
+        np.fill_diagonal(products, 1.0)
+        grams.append(ImageGram(f"image{i}", products, [(0, 0), (0, 1), (1, 0), (1, 1)]))
+    return Study([T0, Setting("n", 2.0, 1.0)], [RATIO], grams, True)
+
+
+def test_an_effect_is_refused_by_the_lower_bound_of_r_not_by_its_estimate() -> None:
+    sure = knob_effects(cosines(reliable([0.13, 0.14] * 6)))[0].points[0]
+    unsure = knob_effects(cosines(reliable([0.02, 0.25] * 6)))[0].points[0]
+    assert sure.r == unsure.r == pytest.approx(0.135)
+    assert sure.c_star == pytest.approx(1)
+    assert sure.r_low is not None
+    assert sure.r_low > 0.1
+    assert unsure.r_low is not None
+    assert unsure.r_low < 0.1
+    assert unsure.c_star is None
+    assert "below 0.1" in (unsure.reason or "")
+
+
+def test_where_the_lower_bound_of_r_is_below_a_tenth_nothing_is_said() -> None:
+    for r, told in ((0.095, False), (0.105, True)):
+        values = [r - 1e-4, r + 1e-4] * 6
+        assert (knob_effects(cosines(reliable(values)))[0].points[0].c_star is not None) is told
