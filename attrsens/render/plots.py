@@ -167,7 +167,7 @@ def _along(chart: Chart) -> bytes:
             _draw(axes, chart, line, _apart(places, (i + 0.5) / len(mine) - 0.5, numeric, log), colour, name)
         axes.axvline(places[chart.start[chart.knob]], color="#555", lw=1, ls="--", zorder=1.5, label="reference")
         _ticks(axes, [places[v] for v in chart.order], chart.order, log, chart.order.index(chart.start[chart.knob]))
-        axes.set_ylabel(textwrap.fill(chart.quantity, 36))
+        axes.set_ylabel(textwrap.fill(chart.quantity.replace(",", ", "), 36))
         dotted = "; dashes: floor" if any(line.floors for line in chart.lines) else ""
         title = f"{model + ': ' if model else ''}mean, 95 % interval{dotted}"
         axes.set_title("\n".join(textwrap.wrap(title, 60)), fontsize=9)
