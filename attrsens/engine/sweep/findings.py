@@ -78,6 +78,7 @@ def of_maps(study: Study, grams: Sequence[ImageGram]) -> tuple[list[Any], Cosine
     effects = knob_effects(table)
     if draws and all(draw == 0 for g in moved for _, draw in g.rows):
         effects = [replace(e, reason=ONE_DRAW) for e in effects]
+        found = [e if e.effect is not None else replace(e, reason=ONE_DRAW) for e in found]
     found += [_left_out(e, settings, moved) for e in effects]
     found += [_unmeasured(name, why) for name, why in study.unmeasured.items()]
     if len(knobs) > 1:
