@@ -163,7 +163,7 @@ def test_the_method_is_the_one_that_has_the_parameters() -> None:
     assert choose_method({}) == choose_method({"seed": 1, "reduce": "sum"}) == "grad"
     assert choose_method({"patch_size": 3}) == "sp"
     assert choose_method({"steps": 3, "trials": 2}) == "ig"
-    with pytest.raises(AttrsensError, match="parameter n and stride: no method has it; choose with --method"):
+    with pytest.raises(AttrsensError, match="parameter n and stride: no method has all of them; choose with --method"):
         choose_method({"n": 3, "stride": 2})
 
 

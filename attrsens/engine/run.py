@@ -149,6 +149,8 @@ def _look(
         if true is not None and not 0 <= true < len(logits):
             raise InputError(f"{source.name}: label {true} is none of the {len(logits)} classes")
     except Exception as error:
+        if isinstance(error, AttrsensError) and not isinstance(error, InputError):
+            raise  # a mistake in what was asked for, such as class names that do not fit the model
         tally.failures.append(Failure(source.name, stage, _failed(error), classifier.name))
         return None
     top = int(logits.argmax())
