@@ -360,7 +360,8 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --hide-scrollbars --disable-default-apps --virtual-time-budget=4000"
+    "--disable-component-update --disable-sync --disable-dev-shm-usage --hide-scrollbars --disable-default-apps "
+    "--virtual-time-budget=4000"
 ).split()
 
 
