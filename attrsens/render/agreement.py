@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from attrsens.engine.agreement import CHANGE, FLIP, Matrix, labels, matrices
-from attrsens.render.montage import PER_PAGE, Strip, montage_png, strips
+from attrsens.render.figures import FigureWriter
+from attrsens.render.montage import Strip, strips
 from attrsens.render.picture import FRAME, GAP, INK, PAPER, RLE, TEXT, font_of, palette, wrapped
-from attrsens.render.writer import Result, Writer, our_png
+from attrsens.render.writer import Result
 
 if TYPE_CHECKING:
     from attrsens.engine.report import Report
@@ -27,44 +28,15 @@ NOTE = (
 )
 
 
-class CompareWriter(Writer):
-    """Also writes `figures/`: a table of colours for each similarity, and the maps of every image in a row."""
+class CompareWriter(FigureWriter):
+    """Also draws a table of colours for each similarity, and the maps of every image in a row."""
 
-    def __init__(self, folder: str | Path, *arguments: Any, **options: Any) -> None:
-        super().__init__(folder, *arguments, **options)
-        self._strips: list[Strip] = []
-        self._figures: list[str] = []
+    def strips(self, results: list[Result]) -> list[Strip]:
+        return strips(results)
 
-    def add(self, results: list[Result]) -> None:
-        """As `Writer.add`, for all maps of an image."""
-        super().add(results)
-        if "png" in self.formats:
-            self._strips += strips(results)
-            while len(self._strips) >= PER_PAGE:
-                self._page(self._strips[:PER_PAGE])
-                del self._strips[:PER_PAGE]
-
-    def finish(self, report: Report) -> None:
-        """As `Writer.finish`."""
-        if "png" in self.formats:
-            if self._strips:
-                self._page(self._strips)
-                self._strips = []
-            for i, matrix in enumerate(matrices(report), 1):
-                self._figure(f"figures/compare-{i}-{matrix.quantity.partition(':')[0]}.png", heat_png(matrix))
-        report.figures = self._figures
-        super().finish(report)
-
-    def _page(self, rows: list[Strip]) -> None:
-        count = sum("montage" in name for name in self._figures)
-        self._figure(f"figures/montage-{count + 1}.png", montage_png(rows))
-
-    def _figure(self, name: str, data: bytes) -> None:
-        path = self.folder / name
-        path.parent.mkdir(exist_ok=True)
-        self._guard(path, our_png)
-        self._write(name, data)
-        self._figures.append(name)
+    def drawn(self, report: Report) -> Iterator[tuple[str, bytes]]:
+        for i, matrix in enumerate(matrices(report), 1):
+            yield f"compare-{i}-{matrix.quantity.partition(':')[0]}", heat_png(matrix)
 
 
 def says(quantity: str) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,11 +10,11 @@ from numpy.typing import NDArray
 
 from attrsens.engine.agreement import brief
 from attrsens.engine.report import Swept
-from attrsens.errors import OutputError
 from attrsens.heatmaps import flat
-from attrsens.render.montage import PER_PAGE, Strip, label_of, montage_png, panel
+from attrsens.render.figures import FigureWriter
+from attrsens.render.montage import Strip, label_of, panel
 from attrsens.render.picture import colour_limit, heatmap_png
-from attrsens.render.writer import Result, Writer, caption, heatmap_name, our_png
+from attrsens.render.writer import Result, caption, heatmap_name, our_png
 
 if TYPE_CHECKING:
     from attrsens.engine.report import Report
@@ -25,38 +24,18 @@ ACROSS = 10  # panels of a row
 Singles = dict[tuple[object, ...], dict[str, list[float]]]
 
 
-class SweepWriter(Writer):
-    """Also writes `figures/` (montages, lines, effects) and, beside the maps of an image, where they disagree."""
+class SweepWriter(FigureWriter):
+    """Also draws montages, lines and effects and, beside the maps of an image, where they disagree."""
 
-    def __init__(self, folder: str | Path, *arguments: Any, **options: Any) -> None:
-        super().__init__(folder, *arguments, **options)
-        self._strips: list[Strip] = []
-        self._figures: list[str] = []
-
-    def add(self, results: list[Result]) -> None:
-        """As `Writer.add`, for all settings of an image and model."""
-        super().add(results)
-        if "png" not in self.formats:
-            return
+    def strips(self, results: list[Result]) -> Iterator[Strip]:
         for group in studies(results):
             self._stability(group)
-            self._strips += strips(group)
-        while len(self._strips) >= PER_PAGE:
-            self._page(self._strips[:PER_PAGE])
-            del self._strips[:PER_PAGE]
+            yield from strips(group)
 
-    def finish(self, report: Report) -> None:
-        """As `Writer.finish`."""
-        if "png" in self.formats:
-            from attrsens.render.plots import plots
+    def drawn(self, report: Report) -> Iterator[tuple[str, bytes]]:
+        from attrsens.render.plots import plots
 
-            if self._strips:
-                self._page(self._strips)
-                self._strips = []
-            for name, data in plots(report):
-                self._figure(f"figures/{name}.png", data)
-        report.figures = self._figures
-        super().finish(report)
+        return plots(report)
 
     def _stability(self, group: Sequence[tuple[Swept, Result]]) -> None:
         spread = disagreement(group)
@@ -75,20 +54,6 @@ class SweepWriter(Writer):
         self._guard(self.folder / name, our_png)
         self._write(name, data)
         record.artifacts["stability" if place.study == 0 else f"stability {place.study}"] = name
-
-    def _page(self, rows: list[Strip]) -> None:
-        count = sum("montage" in name for name in self._figures)
-        self._figure(f"figures/montage-{count + 1}.png", montage_png(rows))
-
-    def _figure(self, name: str, data: bytes) -> None:
-        path = self.folder / name
-        try:
-            path.parent.mkdir(exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{path} cannot be written ({error.strerror})") from None
-        self._guard(path, our_png)
-        self._write(name, data)
-        self._figures.append(name)
 
 
 def studies(results: Sequence[Result]) -> list[list[tuple[Swept, Result]]]:
