@@ -26,7 +26,6 @@ from attrsens.engine.knobs import (
     krippendorff_alpha,
     method_verdicts,
     metric_agreement,
-    one_step,
     position,
     radial_design,
     rank_stability,
@@ -686,21 +685,14 @@ def hyper(kind: type, default: Value, **options: object) -> Hyper:
 def test_positions_and_steps_of_declared_parameters() -> None:
     patch = hyper(int, 29, min=1, scale="ratio", reference=29)
     assert position(patch, 29, 58) == 1.0
-    assert one_step(patch) == (14, 58)
     one = hyper(int, 1, min=1, scale="ratio")
-    assert one_step(one) == (2,)
     assert Knob.of(one).lowest == 0.0
-    assert one_step(hyper(int, 1, min=0, scale="ratio")) == (2,)
     keep = hyper(float, 0.5, min=0, max=1, scale="bounded", range=(0.1, 0.9))
-    assert one_step(keep) == pytest.approx((0.4, 0.6))
     assert position(keep, 0.5, 0.7) == pytest.approx(2)
     assert Knob.of(keep) == Knob("k", "bounded", 0.5, -5.0, 5.0)
     fill = hyper(str, "black", choices=("black", "white", "grey"))
-    assert one_step(fill) == ("white", "grey")
     assert position(fill, "black", "white") is None
-    assert one_step(hyper(bool, True)) == (False,)
     assert position(hyper(float, 0.0, scale="ratio"), 0.0, 1.0) is None
-    assert one_step(hyper(float, 0.0, scale="ratio")) == ()
     assert PracticeRange.of(keep) == PracticeRange("k", "bounded", 0.1, 0.9)
     assert PracticeRange.of(patch) is None
 

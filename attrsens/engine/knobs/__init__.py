@@ -29,7 +29,7 @@ from attrsens.engine.knobs.results import (
 )
 from attrsens.engine.knobs.scores import score_effect, stability
 from attrsens.engine.knobs.shares import Design, PracticeRange, radial_design, variance_shares
-from attrsens.engine.knobs.study import Cosines, ImageGram, Knob, Setting, Study, cosines, one_step, position
+from attrsens.engine.knobs.study import Cosines, ImageGram, Knob, Setting, Study, cosines, position
 from attrsens.engine.knobs.verdicts import knob_verdicts, method_verdicts
 
 __all__ = [
@@ -60,7 +60,6 @@ __all__ = [
     "krippendorff_alpha",
     "method_verdicts",
     "metric_agreement",
-    "one_step",
     "position",
     "radial_design",
     "rank_stability",

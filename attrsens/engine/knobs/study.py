@@ -48,7 +48,7 @@ class Knob:
     def of(cls, hyper: Hyper, reference: Value | None = None) -> Knob:
         """The knob of a method's hyperparameter; without `reference`, the published one, else the default."""
         t0 = reference_of(hyper) if reference is None else reference
-        ends = [None if end is None else position(hyper, t0, end) for end in _ends(hyper)]
+        ends = [None if end is None else position(hyper, t0, end) for end in ends_of(hyper)]
         return cls(hyper.name, hyper.param.scale, t0, *ends)
 
 
@@ -66,34 +66,19 @@ def position(hyper: Hyper, reference: Value, value: Value) -> float | None:
         return None
     if p.scale == "ratio":
         return math.log2(value / reference) if value > 0 and reference > 0 else None
-    span = _span(hyper)
+    span = span_of(hyper)
     return (value - reference) / (STEP * span) if span else None
 
 
-def one_step(hyper: Hyper, reference: Value | None = None) -> tuple[Value, ...]:
-    """The admissible values that bracket one step both ways: integers are rounded outwards, switches are all others."""
-    p, t0 = hyper.param, reference_of(hyper) if reference is None else reference
-    if p.scale == "nominal" or isinstance(t0, (str, bool)):
-        others: Sequence[Value] = (not t0,) if isinstance(t0, bool) else p.choices or p.sweep
-        return tuple(v for v in others if v != t0)
-    span = _span(hyper)
-    if (p.scale == "ratio" and t0 <= 0) or (p.scale == "bounded" and not span):
-        return ()
-    down, up = (t0 / 2, t0 * 2) if p.scale == "ratio" else (t0 - STEP * (span or 0), t0 + STEP * (span or 0))
-    out: list[Value] = [math.floor(down), math.ceil(up)] if hyper.type is int else [down, up]
-    low, high = (sign * math.inf if end is None else end for sign, end in zip((-1, 1), _ends(hyper), strict=True))
-    inside = (low <= down, up <= high)
-    return tuple(v for v, fits in zip(out, inside, strict=True) if fits and low <= float(v) <= high)
-
-
-def _ends(hyper: Hyper) -> tuple[float | None, float | None]:
+def ends_of(hyper: Hyper) -> tuple[float | None, float | None]:
     """Admissible values; an integer has no octaves below 1."""
     p = hyper.param
     whole = p.scale == "ratio" and hyper.type is int
     return (max(1, p.min or 1) if whole else p.min), p.max
 
 
-def _span(hyper: Hyper) -> float | None:
+def span_of(hyper: Hyper) -> float | None:
+    """The admissible span of a bounded hyperparameter, where one end is missing that in use; None without either."""
     p = hyper.param
     ends = (p.min, p.max) if p.min is not None and p.max is not None else p.range
     return ends[1] - ends[0] if ends else None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from attrsens.engine.cell import Call
 from attrsens.engine.controls import reseeded, seeded
 from attrsens.engine.knobs.shares import Design, PracticeRange, radial_design
+from attrsens.engine.knobs.study import STEP, ends_of, span_of
 from attrsens.engine.sweep.axes import Axis
 from attrsens.errors import AttrsensError
 from attrsens.spec import METHODS, WRAPPERS, Hyper, Value
@@ -225,13 +226,16 @@ def surroundings(hyper: Hyper, start: Value, span: int = 1) -> tuple[list[Value]
             return [], f"{start} has no octave"
         wanted = [here * 2.0**k for k in range(-span, span + 1) if k]
     else:
-        low, high = (p.min, p.max) if p.min is not None and p.max is not None else p.range or (here, here)
-        wanted = [here + k * (high - low) / 10 for k in range(-span, span + 1) if k]
+        whole = span_of(hyper)
+        if whole is None:
+            return [], "its span is not declared"
+        wanted = [here + k * STEP * whole for k in range(-span, span + 1) if k]
     found: dict[Value, None] = {}
+    least, most = ends_of(hyper)
     reason = None
     for number in wanted:
         ends = sorted({math.floor(number), math.ceil(number)}) if hyper.type is int else [float(f"{number:.12g}")]
-        fits = [e for e in ends if (p.min is None or e >= p.min) and (p.max is None or e <= p.max)]
+        fits = [e for e in ends if (least is None or e >= least) and (most is None or e <= most)]
         if len(fits) < len(ends):
             reason = f"{number:g} is not admissible"
         for value in fits:

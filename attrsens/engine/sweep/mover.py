@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from attrsens.engine.compute import Ready
 from attrsens.engine.inputs import Source
 from attrsens.engine.judge import Judge, shown
 from attrsens.engine.report import Swept
-from attrsens.engine.run import Found, Result
+from attrsens.engine.run import Found
 from attrsens.engine.sweep.design import Study, Sweep
 
 if TYPE_CHECKING:
@@ -91,10 +91,6 @@ class Mover:
                 if heatmaps:
                     whose = classifier.id, number, ready.image.sha256, target
                     self.grams.append(gram_of(whose, heatmaps, study.reference))
-
-    def grouped(self, parts: Iterator[list[Result]], size: int) -> Iterator[list[Result]]:
-        """The results as they come: those of one image and classifier are complete."""
-        return parts
 
 
 def _write(similarities: Sequence[Call], study: Study, items: dict[int, Item]) -> None:
