@@ -154,8 +154,9 @@ def test_the_surroundings_of_a_value_bracket_an_octave() -> None:
     assert around("sg", "n", 50, 2) == [12, 13, 25, 100, 200]
     assert around("sp", "stride", 3) == [1, 2, 6]  # 1.5 lies between them
     assert around("sg", "spread", 0.15) == [0.075, 0.3]
-    assert around("sg", "n", 1) == [0, 2]
+    assert around("sg", "n", 1) == [2]  # no copy at all is no octave of anything
     assert around("rise", "keep", 0.5) == pytest.approx([0.401, 0.599])
+    assert around("sp", "stride", 1) == [2]  # there is no half of it
     assert around("sp", "fill", "black") == ["white", "grey", "mean"]
     assert around("mp", "quantize", False) == [True]
     assert surroundings(METHODS["mp"].hyper("mask_blur"), 0.0)[1] == "0.0 has no octave"
@@ -746,3 +747,42 @@ def test_a_setting_that_fails_is_missing_everywhere() -> None:
     assert (mean.n, mean.missing) == (1, 1)
     whole = [to_reference(r) for r in kept if r.image.path != gone.image.path and not r.swept[0].reference]
     assert mean.mean == pytest.approx(np.mean([v for v in whole if v is not None]))
+
+
+def test_scores_that_rank_methods_alike_agree() -> None:
+    given: dict[str, Any] = {"model": small(), "method": ["grad", "gi", "sg:n=4"], "param": "space", "cache": False}
+    images = [picture(i) for i in range(3)]
+    report = attrsens.sweep(images, metrics=["gini", "insertion", "deletion"], **given)
+    (found,) = (e for e in report.effects if e.kind == "metric_agreement")
+    assert (found.metrics, found.methods) == (["gini", "insertion", "deletion"], ["grad", "gi", "sg"])
+    ranks = []
+    for name, up in (("gini", 1), ("insertion", 1), ("deletion", -1)):
+        rows = [r for r in report.records if any(p.reference and p.main for p in r.swept)]
+        table = [[up * r.scores[name].value for r in rows if r.image.path == image] for image in _paths(report)]
+        ranks.append([stats.rankdata([-v for v in row]) for row in table])
+    data = np.asarray(ranks).reshape(3, -1)  # interval alpha by its definition: raters x units
+    within = np.mean([(a - b) ** 2 for unit in data.T for a in unit for b in unit]) * 3 / 2
+    flat = data.ravel()
+    expected = np.sum((flat[:, None] - flat) ** 2) / (len(flat) * (len(flat) - 1))
+    assert found.alpha == pytest.approx(1 - within / expected)
+
+
+def _paths(report: Report) -> list[str]:
+    return list(dict.fromkeys(r.image.path for r in report.records))
+
+
+def test_no_copy_at_all_is_a_setting_without_a_place_on_the_octave_axis() -> None:
+    report = attrsens.sweep(
+        picture(),
+        model=small(),
+        method="sg:spread=0.05",
+        param="n",
+        values="0,8,16,32",
+        reference="16",
+        replicates=2,
+        **FREE,
+    )
+    (n,) = (e for e in report.effects if e.kind == "knob_effect")
+    assert n.effect is not None
+    one = attrsens.sweep(picture(), model=small(), method="sg:n=1,spread=0.01", param="n", apart=True, **FREE)
+    assert [e.knob for e in one.effects if e.kind == "knob_effect"] == ["n"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from attrsens.engine.controls import seeded
 from attrsens.engine.knobs.effects import knob_effects, seed_effect
-from attrsens.engine.knobs.ranks import Scores, rank_stability, specification_curves
+from attrsens.engine.knobs.ranks import Scores, metric_agreement, rank_stability, specification_curves
 from attrsens.engine.knobs.results import KnobEffect
 from attrsens.engine.knobs.scores import score_effect, stability
 from attrsens.engine.knobs.shares import variance_shares
@@ -49,7 +49,8 @@ def findings(sweep: Sweep, grams: Sequence[Gram], records: Sequence[Record], nam
             ranks, verdicts = method_verdicts(tables)
             out += [replace(one, group={"model": name}) for one in ranks]
             out += [replace(one, group={"model": name}) for one in verdicts]
-    return [*out, *of_scores(sweep, records, names), *of_conventions(sweep, records, names)]
+    out += [*of_scores(sweep, records, names), *of_conventions(sweep, records, names)]
+    return [*out, *of_metrics(sweep, records, names)]
 
 
 def averaged(grams: Sequence[Gram]) -> list[ImageGram]:
@@ -206,9 +207,7 @@ def of_scores(sweep: Sweep, records: Sequence[Record], names: Mapping[str, str])
 def of_conventions(sweep: Sweep, records: Sequence[Record], names: Mapping[str, str]) -> Iterator[Any]:
     """How the order of methods, best first, depends on a metric's own knobs: tau between each value of a knob and its
     reference, all else equal; and under how many conventions one method is better than another."""
-    methods = [study.title for study in sweep.studies]
-    if len(set(methods)) < len(methods):
-        methods = [study.base.expression for study in sweep.studies]
+    methods = _titles(sweep)
     for owner in dict.fromkeys(axis.owner for axis in sweep.metrics) if len(methods) > 1 else ():
         axes = [axis for axis in sweep.metrics if axis.owner == owner]
         for model, name in names.items():
@@ -230,6 +229,27 @@ def of_conventions(sweep: Sweep, records: Sequence[Record], names: Mapping[str, 
                 yield replace(curve, group={"model": name, "knob": knobs})
 
 
+def of_metrics(sweep: Sweep, records: Sequence[Record], names: Mapping[str, str]) -> Iterator[Any]:
+    """How far scores agree on which method is better, image by image, each method at its sweep's reference."""
+    for model, name in names.items():
+        own = [r for r in records if r.model.id == model]
+        images = list(dict.fromkeys(r.image.sha256 for r in own))
+        directed = [n for n in dict.fromkeys(n for r in own for n in r.scores) if _direction(n) in ("higher", "lower")]
+        if len(directed) > 1 and len(sweep.studies) > 1:
+            tables = [_convention(n, own, images, sweep) for n in directed]
+            yield replace(metric_agreement(tables, _titles(sweep)), group={"model": name})
+
+
+def _direction(name: str) -> str:
+    return str(SCORES[name.partition(":")[0]].traits["direction"])
+
+
+def _titles(sweep: Sweep) -> list[str]:
+    """The methods' names; where they repeat, their expressions."""
+    titles = [study.title for study in sweep.studies]
+    return titles if len(set(titles)) == len(titles) else [study.base.expression for study in sweep.studies]
+
+
 def _convention(name: str, records: Sequence[Record], images: Sequence[str], sweep: Sweep) -> Scores:
     """Of every image and method the mean score under one convention, at its sweep's reference."""
     found: dict[tuple[str, int], list[float]] = {}
@@ -240,8 +260,7 @@ def _convention(name: str, records: Sequence[Record], images: Sequence[str], swe
                 found.setdefault((record.image.sha256, place.study), []).append(score.value)
     count = range(len(sweep.studies))
     rows = [[sum(v) / len(v) if (v := found.get((image, s))) else None for s in count] for image in images]
-    lower = SCORES[name.partition(":")[0]].traits["direction"] == "lower"
-    return Scores(name, rows, "lower" if lower else "higher")
+    return Scores(name, rows, "lower" if _direction(name) == "lower" else "higher")
 
 
 def _parameters(name: str) -> dict[str, Value]:
