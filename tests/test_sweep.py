@@ -786,3 +786,25 @@ def test_no_copy_at_all_is_a_setting_without_a_place_on_the_octave_axis() -> Non
     assert n.effect is not None
     one = attrsens.sweep(picture(), model=small(), method="sg:n=1,spread=0.01", param="n", apart=True, **FREE)
     assert [e.knob for e in one.effects if e.kind == "knob_effect"] == ["n"]
+
+
+def test_a_goal_is_not_told_from_the_cache_of_another_measure(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"model": small(), "method": "sg", "spread": 0.5, "sign": "abs"}
+    attrsens.sweep(picture(), until="cosine=0.9", cache_dir=tmp_path, **given)
+    cached = attrsens.sweep(picture(), until="pearson=0.9", cache_dir=tmp_path, **given)
+    alone = attrsens.sweep(picture(), until="pearson=0.9", cache=False, **given)
+    assert [r.key for r in cached.records] == [r.key for r in alone.records]
+    assert cached.aggregates == alone.aggregates
+
+
+def test_what_the_store_has_is_what_counts(tmp_path: Path) -> None:
+    """A map that was computed alone may differ in its last bits from that of a shared run."""
+    given: dict[str, Any] = {"model": small(), "method": "sg", "cache_dir": tmp_path}
+    alone = attrsens.explain(picture(), n=11, **given)
+    reports = [
+        attrsens.sweep(picture(), param="n", values="5,11,40", draws="nested", metrics="cosine", **given) for _ in "12"
+    ]
+    maps = [[a.map.tobytes() for a in report.attributions] for report in reports]
+    assert maps[0] == maps[1]
+    assert maps[0][1] == alone.attributions[0].map.tobytes()
+    assert reports[0].provenance.passes_run.backward == 40
