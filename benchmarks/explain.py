@@ -16,11 +16,11 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from _memory import MEASURED, memory, shown
+from _options import names, peer_options, read
 from _peers import Peer, peers
 from _sides import Subject, floor, ours, subject
 from _timing import (
@@ -32,7 +32,6 @@ from _timing import (
     ratio,
     say,
     seconds,
-    shared_options,
     show,
     table,
     write_section,
@@ -64,7 +63,6 @@ SIZES = {  # option: (default, --full, --quick, what)
     "k": (15, 15, 3, "classes of agi"),
     "agi-steps": (3, 15, 1, "steps of agi to each class"),
 }
-QUICK = {"rounds": 1, "foreign": 1.0, "window": 0.05, "batches": [4], "tune": 1}
 
 
 @dataclass
@@ -194,52 +192,24 @@ def report(rows: Sequence[Row], used: Sequence[dict[str, Any]], facts: Mapping[s
     return "\n\n".join(text)
 
 
-def names(known: Sequence[str]) -> Callable[[str], list[str]]:
-    """An argparse type: a comma list of known names."""
-
-    def read(text: str) -> list[str]:
-        chosen = text.split(",")
-        if set(chosen) - set(known):
-            raise argparse.ArgumentTypeError(f"choose among {', '.join(known)}")
-        return chosen
-
-    return read
-
-
-def numbers(text: str) -> list[int]:
-    return [int(word) for word in text.split(",")]
-
-
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--models", type=names(MODELS), default=["lite0"], help="lite0 (default), resnet50")
     parser.add_argument("--methods", type=names(METHODS), default=[*METHODS], help="a comma list")
     for name, (default, full, _, what) in SIZES.items():
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{what} (%(default)s; --full: {full})")
-    parser.add_argument("--batches", type=numbers, default=[4, 8, 16], help="the peers' settings to try")
-    parser.add_argument("--tune", type=int, default=1, help="turns of every setting; its least time counts")
-    parser.add_argument("--window", type=float, default=0.5, help="seconds that a part of a round lasts at least")
-    shared_options(parser, rounds=3)
+    peer_options(parser)
     parser.add_argument("--memory", action="store_true", help="also the peak memory of sg and sp")
     parser.add_argument("--full", action="store_true", help="the published sizes: about an hour")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, nothing discarded, README.md left as it is")
-    parser.add_argument("--json", type=Path, help="also write every sample here")
     return parser
-
-
-def read(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The options; what is given beside --quick or --full still wins."""
-    a = parser.parse_args()
-    if a.full or a.quick:
-        parser.set_defaults(**{k.replace("-", "_"): v[1 if a.full else 2] for k, v in SIZES.items()})
-    if a.quick:
-        parser.set_defaults(**QUICK)
-    return parser.parse_args()
 
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    a, line = read(options()), command("explain.py")
+    a, line = (
+        read(options(), {k: v[2] for k, v in SIZES.items()}, {k: v[1] for k, v in SIZES.items()}),
+        command("explain.py"),
+    )
     rows = []
     for model in a.models:
         wanted = [work for name, work in works(model, a).items() if name in a.methods]

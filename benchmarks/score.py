@@ -16,11 +16,11 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from _judged import FLOOR, NAMES, Judged, Task, all_pairs, known, similar_maps, tasks
+from _options import names, peer_options, read
 from _peers import Peer
 from _score_peers import pairwise, score_peers
 from _sides import Subject, floor, subject
@@ -33,12 +33,11 @@ from _timing import (
     ratio,
     say,
     seconds,
-    shared_options,
     show,
     table,
     write_section,
 )
-from explain import names, numbers, outcome, tune
+from explain import outcome, tune
 
 FASTER = {("curves", "RISE's loop"): 2.8, ("sensitivity", "Quantus"): 2.0}  # every other row: not slower
 HEAD = ["score", "passes (made)", "attrsens / floor", "peer / attrsens", "peer (batch)", "value", "peer's value"]
@@ -55,7 +54,6 @@ SIZES = {  # option: (default, --quick, what)
     "similar": (128, 8, "maps that are all compared"),
     "pairs": (64, 4, "pairs of these that SciPy and scikit-image compare; their time is taken by pair"),
 }
-QUICK = {"rounds": 1, "foreign": 1.0, "window": 0.05, "batches": [4], "tune": 1}
 
 
 @dataclass
@@ -178,25 +176,13 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--scores", type=names(NAMES), default=[*NAMES], help=f"a comma list of {', '.join(NAMES)}")
     for name, (default, _, what) in SIZES.items():
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{what} (%(default)s)")
-    parser.add_argument("--batches", type=numbers, default=[4, 8, 16], help="Captum's settings to try")
-    parser.add_argument("--tune", type=int, default=1, help="turns of every setting; its least time counts")
-    parser.add_argument("--window", type=float, default=0.5, help="seconds that a part of a round lasts at least")
-    shared_options(parser, rounds=3)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, nothing discarded, README.md left as it is")
-    parser.add_argument("--json", type=Path, help="also write every sample here")
+    peer_options(parser)
     return parser
-
-
-def read(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The options; what is given beside --quick still wins."""
-    if parser.parse_args().quick:
-        parser.set_defaults(**{k.replace("-", "_"): v[1] for k, v in SIZES.items()}, **QUICK)
-    return parser.parse_args()
 
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    a, line = read(options()), command("score.py")
+    a, line = read(options(), {k: v[1] for k, v in SIZES.items()}), command("score.py")
     s = subject("lite0", relu=False, count=1)
     rows, maps = [], None
     for task in tasks(a, tuple(s.pixels.shape)):

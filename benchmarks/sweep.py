@@ -16,10 +16,10 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
+from _options import names, numbers, peer_options, read
 from _peers import Peer
 from _sides import Subject, subject
 from _swept import NAMES, PATCHES, STRIDE, Ours, Task, floors, places_of, tasks, theirs
@@ -32,12 +32,11 @@ from _timing import (
     ratio,
     say,
     seconds,
-    shared_options,
     show,
     table,
     write_section,
 )
-from explain import names, numbers, outcome, tune
+from explain import outcome, tune
 
 CLOSE = 1.15  # maps / floor at most
 HEAD = ["sweep", "passes", "setting by setting", "maps / floor", "attrsens / floor", "peer / attrsens", "peer (batch)"]
@@ -51,7 +50,6 @@ SIZES = {  # option: (default, --quick, what)
     "sp-stride": (16, 64, "stride of sp; Captum's is 24 at least, compared by pass"),
     "peer-passes": (500, 20, "passes of a peer in a round: as many settings as take no more, one at least"),
 }
-QUICK = {"rounds": 1, "foreign": 1.0, "window": 0.05, "batches": [4], "tune": 1}
 
 
 @dataclass
@@ -178,25 +176,13 @@ def options() -> argparse.ArgumentParser:
     for name, (default, _, what) in SIZES.items():
         kind, shown = (numbers, ",".join(map(str, default))) if isinstance(default, list) else (int, default)
         parser.add_argument(f"--{name}", type=kind, default=default, help=f"{what} ({shown})")
-    parser.add_argument("--batches", type=numbers, default=[4, 8, 16], help="Captum's settings to try")
-    parser.add_argument("--tune", type=int, default=1, help="turns of every setting; its least time counts")
-    parser.add_argument("--window", type=float, default=0.5, help="seconds that a part of a round lasts at least")
-    shared_options(parser, rounds=3)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, nothing discarded, README.md left as it is")
-    parser.add_argument("--json", type=Path, help="also write every sample here")
+    peer_options(parser)
     return parser
-
-
-def read(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The options; what is given beside --quick still wins."""
-    if parser.parse_args().quick:
-        parser.set_defaults(**{k.replace("-", "_"): v[1] for k, v in SIZES.items()}, **QUICK)
-    return parser.parse_args()
 
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    a, line = read(options()), command("sweep.py")
+    a, line = read(options(), {k: v[1] for k, v in SIZES.items()}), command("sweep.py")
     s = subject("lite0", relu=False, count=1)
     rows = [compare(s, task, a) for task in tasks(a) if task.name in a.sweeps]
     facts = machine(["attrsens", "torch", "captum", "lime"])
