@@ -84,6 +84,7 @@ class Explainer:
         dry: count passes without running them.
         wrappers: (spec, parameters) of each, innermost first.
         zoom: pixels of the image a pixel of the picture before resizing (`Preprocess.zoom`), down and across.
+        graph: maps can be differentiated with respect to the pixels, where every part is `differentiable`.
     """
 
     classifier: Classifier
@@ -94,6 +95,7 @@ class Explainer:
     dry: bool = False
     wrappers: tuple[tuple[Spec, Mapping[str, Value]], ...] = ()
     zoom: tuple[float, float] = (1.0, 1.0)
+    graph: bool = False
 
     def __call__(self, pixels: Tensor) -> Tensor:
         p = self.complete()
@@ -178,6 +180,7 @@ class Explainer:
             image=self.image,
             zoom=self.zoom,
             dry=self.dry,
+            graph=self.graph,
         )
 
     def own(self) -> dict[str, Value]:

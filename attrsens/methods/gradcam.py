@@ -28,7 +28,7 @@ def _nowhere_or_no_relu(facts: Facts) -> str | None:
     return _nowhere(facts) or (None if facts.census.relus else "it calls no ReLU to guide through")
 
 
-@METHODS("gradcam", version=1, gradient=True, inner=True, cost="1 F + 1 B", unfit=_nowhere)
+@METHODS("gradcam", version=1, gradient=True, differentiable=True, inner=True, cost="1 F + 1 B", unfit=_nowhere)
 def gradcam(
     f: Classifier,
     x: Tensor,
@@ -60,13 +60,14 @@ def gradcam(
         shape = tuple(output.shape)
         raise AttrsensError(f"gradcam: layer {layer} returns {shape}, which has no places; choose another, or auto")
     weights = gradients.mean((2, 3), keepdim=True)
-    cam = (weights * activations).sum(1, keepdim=True).float().clamp(min=0)
+    cam = (weights * activations).sum(1, keepdim=True)
+    cam = torch.maximum(cam, torch.zeros_like(cam))  # no ReLU of the network, which `+softplus` would smooth
     align = None if upsample == "nearest" else False
     heatmap = F.interpolate(cam, size=tuple(x.shape[-2:]), mode=upsample, align_corners=align)[0, 0]
     return heatmap, {"all_negative": float(not bool(torch.any(heatmap > 0)))}
 
 
-@METHODS("ggradcam", version=1, gradient=True, cost="2 F + 2 B", unfit=_nowhere_or_no_relu)
+@METHODS("ggradcam", version=1, gradient=True, differentiable=True, cost="2 F + 2 B", unfit=_nowhere_or_no_relu)
 def guided_gradcam(
     f: Classifier,
     x: Tensor,

@@ -31,7 +31,7 @@ def products(f: Classifier, images: Images, target: int) -> Iterator[Tensor]:
             yield chunk * gradient
 
 
-@METHODS("grad", version=1, gradient=True, local=True, cost="1 F + 1 B", many=gradients)
+@METHODS("grad", version=1, gradient=True, differentiable=True, local=True, cost="1 F + 1 B", many=gradients)
 def gradient(f: Classifier, x: Tensor, target: int) -> Tensor:
     """Gradient of the target's score with respect to the input.
 
@@ -40,7 +40,7 @@ def gradient(f: Classifier, x: Tensor, target: int) -> Tensor:
     return f.gradient(x, target)
 
 
-@METHODS("gi", version=1, gradient=True, local=True, cost="1 F + 1 B", many=products)
+@METHODS("gi", version=1, gradient=True, differentiable=True, local=True, cost="1 F + 1 B", many=products)
 def gradient_times_input(f: Classifier, x: Tensor, target: int) -> Tensor:
     """Input times gradient, both in the chosen space.
 

@@ -50,7 +50,7 @@ def _settings(f: Classifier, x: Tensor, targets: Sequence[int], points: Points) 
                 ends = scores if both_ends else f.score(torch.stack([x0, x]), target)
                 rise += float(ends[-1] - ends[0])
         heatmap = totals[i] / count
-        gap = abs(float(heatmap.sum()) - rise / count)
+        gap = abs(float(heatmap.detach().sum()) - rise / count)
         yield heatmap, {"completeness_gap": None if f.sign == "abs_sample" else gap}  # magnitudes complete nothing
 
 
@@ -70,7 +70,7 @@ def _sums(f: Classifier, path: Stack, target: int, weights: Tensor) -> tuple[lis
 
     sums, scores, seen = [torch.zeros_like(path.like) for _ in weights], [], 0
     for gradients, score in f.gradients(path, target):
-        scores.append(score)
+        scores.append(score.detach())
         part = weights[:, seen : seen + len(gradients)].to(gradients)
         seen += len(gradients)
         for total, w in zip(sums, part, strict=True):
@@ -84,6 +84,7 @@ def _sums(f: Classifier, path: Stack, target: int, weights: Tensor) -> tuple[lis
     version=1,
     output="prob",
     gradient=True,
+    differentiable=True,
     cost="points F + points B; random: for each trial",
     still=lambda p: p["baseline"] != "random",
     over=("steps",),

@@ -43,14 +43,16 @@ def guided_many(f: Classifier, images: Images, target: int) -> Iterator[Tensor]:
         return
     for chunk in chunks(images, f.sizes[1]):
         with _guided() as mode:
-            if len(mode.active) > 1:
+            if len(mode.active) > 1 and not f.graph:
                 raise AttrsensError("gbp: smoothed ReLUs have no guided rule; drop +softplus")
             parts = [gradient for gradient, _ in f.gradients(chunk, target)]
         _seen(mode, f)
         yield from parts
 
 
-@METHODS("gbp", version=1, gradient=True, local=True, cost="1 F + 1 B", many=guided_many, unfit=_no_relu)
+@METHODS(
+    "gbp", version=1, gradient=True, differentiable=True, local=True, cost="1 F + 1 B", many=guided_many, unfit=_no_relu
+)
 def guided_backprop(f: Classifier, x: Tensor, target: int) -> Tensor:
     """Gradient that passes a ReLU only where its input and what comes back are positive.
 
@@ -72,7 +74,7 @@ def _seen(mode: relu_as, f: Classifier) -> None:
         raise AttrsensError(f"gbp: model {f.name} calls no ReLU, so there is nothing to guide through")
 
 
-@METHODS("lrp", version=1, gradient=True, local=True, cost="1 F + 1 B", unfit=_no_rule)
+@METHODS("lrp", version=1, gradient=True, differentiable=True, local=True, cost="1 F + 1 B", unfit=_no_rule)
 def lrp_epsilon(
     f: Classifier,
     x: Tensor,
@@ -98,7 +100,7 @@ def lrp_epsilon(
     if f.dry:
         return x * f.gradient(x, target)
     f.settle(x)
-    with EpsilonRule(f.network, "lrp", eps).applied():
+    with EpsilonRule(f.network, "lrp", eps, graph=f.graph).applied():
         coefficients = f.gradient(x, target)
     return x * coefficients
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from attrsens.methods._settings import Points, one
 from attrsens.spec import METHODS, Param, Value
@@ -67,7 +67,8 @@ def _ug(f: Classifier, x: Tensor, targets: Sequence[int], points: Points) -> Ite
 
 def _vargrad(f: Classifier, x: Tensor, targets: Sequence[int], points: Points) -> Iterator[Tensor]:
     for mean, square in _moments(f, x, targets[0], points):
-        yield (square - mean**2).clamp(min=0).float()
+        variance = square - mean**2  # rounding can take it below 0; a clamp would be a ReLU to `+softplus`
+        yield variance.where(variance > 0, 0).float()
 
 
 def _sgsq(f: Classifier, x: Tensor, targets: Sequence[int], points: Points) -> Iterator[Tensor]:
@@ -75,7 +76,17 @@ def _sgsq(f: Classifier, x: Tensor, targets: Sequence[int], points: Points) -> I
         yield square.float()
 
 
-@METHODS("sg", version=1, gradient=True, cost="n F + n B", counts="n", still=noiseless, over=("n",), settings=_sg)
+@METHODS(
+    "sg",
+    version=1,
+    gradient=True,
+    differentiable=True,
+    cost="n F + n B",
+    counts="n",
+    still=noiseless,
+    over=("n",),
+    settings=_sg,
+)
 def smoothgrad(
     f: Classifier,
     x: Tensor,
@@ -102,7 +113,17 @@ def smoothgrad(
     return found
 
 
-@METHODS("ug", version=1, gradient=True, cost="n F + n B", counts="n", still=noiseless, over=("n",), settings=_ug)
+@METHODS(
+    "ug",
+    version=1,
+    gradient=True,
+    differentiable=True,
+    cost="n F + n B",
+    counts="n",
+    still=noiseless,
+    over=("n",),
+    settings=_ug,
+)
 def uniform_gradient(
     f: Classifier,
     x: Tensor,
@@ -132,7 +153,15 @@ def uniform_gradient(
 
 
 @METHODS(
-    "vargrad", version=1, gradient=True, cost="n F + n B", counts="n", still=noiseless, over=("n",), settings=_vargrad
+    "vargrad",
+    version=1,
+    gradient=True,
+    differentiable=True,
+    cost="n F + n B",
+    counts="n",
+    still=noiseless,
+    over=("n",),
+    settings=_vargrad,
 )
 def vargrad(
     f: Classifier,
@@ -151,7 +180,17 @@ def vargrad(
     return found
 
 
-@METHODS("sgsq", version=1, gradient=True, cost="n F + n B", counts="n", still=noiseless, over=("n",), settings=_sgsq)
+@METHODS(
+    "sgsq",
+    version=1,
+    gradient=True,
+    differentiable=True,
+    cost="n F + n B",
+    counts="n",
+    still=noiseless,
+    over=("n",),
+    settings=_sgsq,
+)
 def smoothgrad_squared(
     f: Classifier,
     x: Tensor,
@@ -169,9 +208,15 @@ def smoothgrad_squared(
     return found
 
 
+def _range(x: Tensor) -> Any:
+    """max - min over all channels; with its graph where the image has one."""
+    span = x.max() - x.min()
+    return span if span.requires_grad else float(span)
+
+
 def _means(f: Classifier, x: Tensor, target: int, points: Points, purpose: str, draw: Draw) -> Iterator[Tensor]:
     """The mean gradient for each setting, n ascending: over the first n of the same copies."""
-    scale = points[0]["spread"] * float(x.max() - x.min())
+    scale = points[0]["spread"] * _range(x)
     counts = [point["n"] for point in points]
     clean = counts.count(0) if scale else len(counts)
     if clean:  # no copy, or every copy is the image itself
@@ -187,7 +232,7 @@ def _moments(f: Classifier, x: Tensor, target: int, points: Points) -> Iterator[
     """(mean, mean square) of the gradients for each setting, float64: their difference is small beside either."""
     import torch
 
-    scale = points[0]["spread"] * float(x.max() - x.min())
+    scale = points[0]["spread"] * _range(x)
     counts = [point["n"] for point in points]
     copies = _copies(x, counts[-1], scale, f.stream(points[0]["seed"], "noise"), _normal)
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from attrsens.errors import AttrsensError
+from attrsens.models.calls import carries, kind_of, name_of
 from attrsens.models.layers import find_layer
-from attrsens.models.rules import carries, kind_of, name_of
 from attrsens.models.surgery import first_output, rectifier
 
 if TYPE_CHECKING:

@@ -20,6 +20,8 @@ from attrsens.models.failures import copied, explained, is_memory
 from attrsens.models.form import Form, fast_form
 from attrsens.models.identity import fingerprint
 from attrsens.models.outputs import Target, check_finite, check_logits, select
+from attrsens.models.second_order import differentiable
+from attrsens.models.spaces import Spaces
 from attrsens.models.surgery import core_of, first_output
 from attrsens.seeds import Stream
 
@@ -35,7 +37,7 @@ class _Shared:
     tick: Callable[[int], None] | None = None  # told of every batch
 
 
-class Classifier:
+class Classifier(Spaces):
     """Images in [0, 1] in, logits out.
 
     Args:
@@ -89,7 +91,8 @@ class Classifier:
         self.precision, self.fold, self.asked_batch = precision, fold, batch
         self.id = id or f"{self.name}@{fingerprint(module, self.preprocess, self.classes)}"
         self.output, self.space, self.sign = "logit", "pixel", "signed"
-        self.image, self.zoom, self.dry = "", (1.0, 1.0), False
+        self.image, self.zoom, self.dry, self.graph = "", (1.0, 1.0), False, False
+        self.dtype = torch.float32
         self.wnids: tuple[str, ...] = ()
         self.sha256: str | None = None
         self.architecture, self.layout = type(module).__name__, ["a module in memory"]
@@ -120,6 +123,7 @@ class Classifier:
         image: str = "",
         zoom: tuple[float, float] = (1.0, 1.0),
         dry: bool = False,
+        graph: bool = False,
     ) -> Classifier:
         """The same network seen through conventions, with a pass count of its own.
 
@@ -130,26 +134,13 @@ class Classifier:
             image: hash that keys the random streams.
             zoom: pixels of the image a pixel of the picture before resizing, down and across.
             dry: count passes without running any; scores and gradients are zeros.
+            graph: gradients can be differentiated with respect to the images (see `second_order`).
         """
         view = copy.copy(self)
         view.output, view.space, view.sign, view.image, view.zoom, view.dry = output, space, sign, image, zoom, dry
+        view.graph = graph
         view.passes = Passes()
         return view
-
-    def encode(self, pixels: Tensor) -> Tensor:
-        """Pixels in [0, 1], (..., C, H, W), as this view's input space has them, on the device."""
-        pixels = pixels.to(self.device, torch.float32)
-        return pixels if self.space == "pixel" else (pixels - self._mean) / self._std
-
-    def decode(self, images: Tensor) -> Tensor:
-        """The inverse of `encode`."""
-        return images if self.space == "pixel" else images * self._std + self._mean
-
-    def colour(self, name: str) -> Tensor:
-        """black, white, grey (0.5) or mean (the normaliser's) as (C, 1, 1) in this view's space."""
-        values = {"black": 0.0, "white": 1.0, "grey": 0.5}
-        pixel = self._mean if name == "mean" else torch.full_like(self._mean, values[name])
-        return self.encode(pixel)
 
     def stream(self, seed: int, purpose: str) -> Stream:
         """The random draws of this image for this purpose."""
@@ -187,10 +178,6 @@ class Classifier:
         """The network over normalised images, in the form that passes run; it is not yours to change."""
         return self._net
 
-    def normalised(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) in this view's space as the network takes them, in plain layout, on the device."""
-        return self._normalised(images.to(self.device, torch.float32), Form())
-
     def settle(self, image: Tensor) -> None:
         """Bring the network into its form on an image (C, H, W), for what watches its passes; costs no counted pass."""
         if self._shared.form is None and not self.dry:
@@ -222,7 +209,7 @@ class Classifier:
         """Logits or probabilities of several classes, (b, classes) batch by batch. One forward pass an image."""
         if self.dry:
             for part in torch.split(torch.zeros(measure(images)[0], len(targets)), self._shared.batch):
-                self._count(len(part))
+                self.count(len(part))
                 yield part.to(self.device)
             return
         for chunk in chunks(images, self._shared.batch):
@@ -236,18 +223,24 @@ class Classifier:
             yield found, scores[:, 0]
 
     def scores_of(self, images: Tensor, target: Target) -> Tensor:
-        """The target's scores of one batch, (N,), with whatever graph hangs on them: counts a pass forward and back."""
-        logits = self._network(images).float()
+        """The target's scores of one batch, (N,), with their graph: counts a pass forward and back."""
+        return self._select(self.logits_of(images), target)
+
+    def logits_of(self, images: Tensor) -> Tensor:
+        """The logits of one batch, (N, classes), with their graph: counts a pass forward and back."""
+        with self.exact():
+            logits = self._network(images).to(self.dtype)
         check_finite(logits, self.name)
-        self._count(len(images), len(images))
-        return self._select(logits, target)
+        self.count(len(images), len(images))
+        return logits
 
     def loss_gradients(self, images: Images, *losses: Callable[..., Tensor]) -> Iterator[tuple[Tensor, ...]]:
         """(logits (b, classes), losses (b, k), gradients (b, C, H, W) of each), batch by batch; a loss is one number an
         image, from logits and places in the stack. One forward and k backward an image. Dry logits are (b, 1)."""
         if self.dry:
             count, like = measure(images)
-            self._count(count, count * len(losses))
+            again = 2 if self.graph else 1
+            self.count(again * count, again * count * len(losses))
             zero, maps = like.new_zeros(1), [torch.zeros_like(like).expand(count, *like.shape)] * len(losses)
             yield zero.expand(count, 1), zero.expand(count, len(losses)), *maps
             return
@@ -264,7 +257,7 @@ class Classifier:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _count(self, forward: int, backward: int = 0) -> None:
+    def count(self, forward: int, backward: int = 0) -> None:
         self.passes.forward += forward * self.copies
         self.passes.backward += backward * self.copies
         if self._shared.tick and not self.dry:
@@ -282,15 +275,6 @@ class Classifier:
         check_logits(logits, len(x), self.name, self.classes)
         return logits
 
-    def _normalised(self, x: Tensor, form: Form) -> Tensor:
-        """The network's own input, a copy, since it may work in place."""
-        if self.space == "pixel":  # laid out last: few channels side by side make slow arithmetic
-            x = ((x.clamp(0, 1) if self._clamps else x) - self._mean).div_(self._std)
-            return x.contiguous(memory_format=form.layout)
-        if self._clamps:
-            x = x.clamp(min=-self._mean / self._std, max=(1 - self._mean) / self._std)
-        return x.clone(memory_format=form.layout)
-
     def exact(self) -> AbstractContextManager[object]:
         """fp32 that is fp32 on a GPU too: no TF32, no kernels that differ from run to run."""
         if self.device.type != "cuda":
@@ -301,15 +285,17 @@ class Classifier:
         reduced = self.precision == "bf16"
         half = torch.autocast(self.device.type, torch.bfloat16, enabled=reduced)
         with torch.inference_mode(), self.exact(), half:
-            logits = self._network(x).float()
+            logits = self._network(x).to(self.dtype)
         check_finite(logits, self.name)
-        self._count(len(x))
+        self.count(len(x))
         return logits
 
     def _gradient(self, losses: Sequence[Callable[..., Tensor]], x: Tensor, places: Tensor) -> tuple[Tensor, ...]:
+        if self.graph and len(losses) == 1:
+            return differentiable(self, losses[0], x, places)
         with torch.enable_grad(), self.exact():
             x = x.detach().requires_grad_()
-            logits = self._network(x).float()
+            logits = self._network(x).to(self.dtype)
             check_finite(logits, self.name)
             if not logits.requires_grad:
                 raise AttrsensError(f"model {self.name} has no gradient path from its logits to its input")
@@ -319,7 +305,7 @@ class Classifier:
                 found = [torch.autograd.grad(v, x, retain_graph=k < len(losses))[0] for k, v in ends]
             except Exception as error:
                 raise explained(error, self.name, "fails on the way back") from None
-        self._count(len(x), len(x) * len(losses))
+        self.count(len(x), len(x) * len(losses))
         return logits.detach(), values.detach(), *(g.abs() if self.sign == "abs_sample" else g for g in found)
 
     def _select(self, logits: Tensor, target: Target | Tensor) -> Tensor:

@@ -21,7 +21,8 @@ PREFIX = 8  # tokens before those of the patches: class, distillation, registers
 
 def layer_gradient(f: Classifier, x: Tensor, target: int, name: str) -> tuple[nn.Module, Tensor, Tensor]:
     """(layer, its output, the gradient of the score with respect to it) for one image in the view's space; what lies
-    before the layer is not gone back through. One pass forward, and one back as far as the layer.
+    before the layer is not gone back through, unless the view keeps graphs. One pass forward, and one back as far as
+    the layer.
 
     Args:
         name: of the layer, or "auto" (see `find_layer`).
@@ -31,9 +32,11 @@ def layer_gradient(f: Classifier, x: Tensor, target: int, name: str) -> tuple[nn
     """
     module = layer_of(f, name, x)
     leaves: list[Tensor] = []
+    found: tuple[Tensor, ...] = ()
 
     def cut(_: nn.Module, __: Any, output: Any) -> Any:
-        leaf = first_output(output).detach().requires_grad_()
+        leaf = first_output(output) if f.graph else first_output(output).detach()
+        leaf = leaf if leaf.requires_grad else leaf.requires_grad_()
         leaves.append(leaf)
         handed = leaf + 0  # which may be overwritten
         return (handed, *output[1:]) if isinstance(output, (tuple, list)) else handed
@@ -43,14 +46,15 @@ def layer_gradient(f: Classifier, x: Tensor, target: int, name: str) -> tuple[nn
         with torch.enable_grad(), f.exact():
             score = f.scores_of(x[None], target)
             try:
-                found = torch.autograd.grad(score.sum(), leaves[-1:], allow_unused=True) if score.requires_grad else ()
+                if score.requires_grad:
+                    found = torch.autograd.grad(score.sum(), leaves[-1:], allow_unused=True, create_graph=f.graph)
             except Exception as error:  # the network may be anybody's
                 raise explained(error, f.name, "fails on the way back") from None
     finally:
         handle.remove()
     if not found or found[0] is None:
         raise AttrsensError(f"model {f.name}: layer {name} has no part in the score of class {target}")
-    return module, leaves[-1].detach(), found[0]
+    return module, leaves[-1] if f.graph else leaves[-1].detach(), found[0]
 
 
 def planes(module: nn.Module, output: Tensor, size: tuple[int, int]) -> Tensor | None:

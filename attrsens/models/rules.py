@@ -14,7 +14,6 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -23,44 +22,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from attrsens.errors import AttrsensError
+from attrsens.models.calls import CURVES, PASSED, POOLS, carries, kind_of, name_of
 from attrsens.models.surgery import rectifier
-
-# what passes relevance on as the chain rule does: it moves or selects entries
-MOVES = set(
-    "view reshape flatten unflatten permute transpose contiguous cat concat concatenate stack pad getitem unsqueeze "
-    "squeeze expand repeat chunk split tensor_split to float clone dropout dropout1d dropout2d dropout3d alpha_dropout "
-    "feature_dropout movedim swapaxes roll narrow select unbind channel_shuffle pixel_shuffle interpolate neg "
-    "view_as reshape_as expand_as upsample t".split()
-)
-# linear maps with or without a bias: sums of contributions
-SUMS = set(
-    "conv1d conv2d conv3d conv_transpose2d linear batch_norm avg_pool1d avg_pool2d adaptive_avg_pool1d "
-    "adaptive_avg_pool2d mean sum add iadd radd sub isub rsub".split()
-)
-WEIGHTED = set("conv1d conv2d conv3d conv_transpose2d linear batch_norm".split())
-POOLS = set("max_pool1d max_pool2d".split())
-DIVISIONS = set("truediv itruediv div true_divide divide".split())
-PRODUCTS = set("addmm matmul mm bmm rmatmul".split())
-SCALES = set("mul imul rmul truediv itruediv div true_divide multiply divide".split())
-CURVES = set(
-    "sigmoid tanh gelu silu hardswish hardsigmoid elu leaky_relu prelu mish softplus selu celu softsign logsigmoid "
-    "threshold hardtanh".split()
-)
-# questions about a tensor
-FACTS = set(
-    "get set size dim numel len stride is_contiguous is_floating_point get_device element_size item tolist detach "
-    "requires_grad has_torch_function isfinite all any register_hook retain_grad bool new_zeros new_ones new_empty "
-    "new_full zeros_like ones_like is_complex ndimension".split()
-)
-
-
-PASSED = MOVES | FACTS
-
-
-@lru_cache(maxsize=1024)
-def name_of(func: Any) -> str:
-    """A torch function's plain name: `conv2d`, `add` for `+`, `iadd` for `+=`, `get` for an attribute."""
-    return str(getattr(func, "__name__", func)).strip("_")
 
 
 class _Slope(torch.autograd.Function):
@@ -78,39 +41,22 @@ class _Slope(torch.autograd.Function):
         return g * slope, None
 
 
-def kind_of(func: Any, args: Any, kwargs: Any) -> str:
-    """What a torch function call is to a propagation rule: curve, sum, pool, move, or none where there is no rule."""
-    name = name_of(func)
-    if rectifier(func, args, kwargs) is not None or name in CURVES:
-        return "curve"
-    if name == "batch_norm" and _training(args, kwargs):
-        return "none"
-    if name in WEIGHTED and any(carries(a) for a in (*args[1:], *kwargs.values())):
-        return "none"  # weights that depend on the image
-    if name in DIVISIONS and len(args) > 1 and carries(args[1]):
-        return "none"
-    if name in PRODUCTS or name in SCALES:  # of two things that carry relevance: bilinear
-        carried = [*args, *kwargs.values()]
-        if sum(carries(a) for a in carried) > 1:
-            return "none"
-        return "sum" if name in PRODUCTS else "move"
-    if name in SUMS:
-        return "sum"
-    if name in POOLS:
-        return "pool"
-    return "move" if name in MOVES or name in FACTS else "none"
+class _Ratio(torch.autograd.Function):
+    """y, whose way back multiplies by y / z while a rule makes its map; what differentiates the map later goes back
+    through y itself."""
 
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, y: Tensor, rule: _Rules) -> Tensor:
+        ctx.save_for_backward(z, y)
+        ctx.rule = rule
+        return y.clone()
 
-def _training(args: Any, kwargs: Any) -> bool:
-    """Whether a batch_norm call normalises by the batch's own statistics."""
-    return bool(kwargs.get("training", args[5] if len(args) > 5 else False))
-
-
-def carries(value: Any) -> bool:
-    """Whether a gradient flows into any tensor in it."""
-    if isinstance(value, (list, tuple)):
-        return any(carries(v) for v in value)
-    return isinstance(value, Tensor) and value.requires_grad
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        if not ctx.rule.making:
+            return None, g, None
+        z, y = ctx.saved_tensors
+        return g * (y / z).nan_to_num(0.0, 0.0, 0.0), None, None
 
 
 class _Rules(TorchFunctionMode, ABC):
@@ -122,18 +68,19 @@ class _Rules(TorchFunctionMode, ABC):
 
     def __init__(self, net: nn.Module, method: str) -> None:
         super().__init__()
-        self.net, self.method, self.inside = net, method, False
+        self.net, self.method, self.inside, self.making = net, method, False, False
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """The mode, for what the network calls."""
         begin = self.net.register_forward_pre_hook(lambda *_: self.enter())
         end = self.net.register_forward_hook(lambda *_: self.enter(False))
+        self.making = True
         try:
             with self:
                 yield
         finally:
-            self.inside = False
+            self.inside = self.making = False
             begin.remove()
             end.remove()
 
@@ -199,15 +146,21 @@ def _running(net: nn.Module) -> str:
 class EpsilonRule(_Rules):
     """epsilon-LRP: a sum z hands its relevance R down in proportion to its addends, R_j = z_j R / (z + eps sign z)."""
 
-    def __init__(self, net: nn.Module, method: str, eps: float) -> None:
+    def __init__(self, net: nn.Module, method: str, eps: float, graph: bool = False) -> None:
         super().__init__(net, method)
-        self.eps = eps
+        self.eps, self.graph = eps, graph
 
     def curve(self, z: Tensor, run: Callable[[Tensor], Tensor], high: float | None) -> Tensor:
         """Relevance passes unchanged, so coefficients are multiplied by y / z, and by 0 where z = 0: ReLU's own
         derivative."""
+        if self.graph:
+            z = z.clone()
         if high == float("inf"):
             return torch.relu(z)
+        if self.graph:  # a cap after a ReLU, which passes relevance on as a ReLU does: no quotient near z = 0
+            lifted = z if high is None else torch.relu(z)
+            quotient: Tensor = _Ratio.apply(lifted, run(z), self)
+            return quotient
 
         def ratio(z: Tensor) -> tuple[Tensor, Tensor]:
             y = run(z)
@@ -218,7 +171,14 @@ class EpsilonRule(_Rules):
 
     def total(self, out: Any) -> Any:
         """Coefficients that reach a sum z are multiplied by z / (z + eps sign z) = |z| / (|z| + eps)."""
-        if isinstance(out, Tensor) and out.requires_grad:
+        if isinstance(out, Tensor) and out.requires_grad and self.graph:
+            kept = out.clone().abs()  # of what may be overwritten
+
+            def part(g: Tensor) -> Tensor | None:
+                return g * (kept / (kept + self.eps)) if self.making else None
+
+            out.register_hook(part)  # type: ignore[no-untyped-call]
+        elif isinstance(out, Tensor) and out.requires_grad:
             size = out.detach().abs()
 
             def shared(g: Tensor) -> Tensor:

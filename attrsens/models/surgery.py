@@ -80,6 +80,7 @@ class relu_as(TorchFunctionMode):
     """While active, every ReLU is `rule(x, high)`, where `high` is infinite, for ReLU6 6; no module is touched.
 
     Attributes:
+        beta: of softplus rules.
         count: how many were answered.
         active: those that are active now, outermost first. What is computed again on the way back, after they have
             closed, has to enter them again: see `again`.
@@ -87,9 +88,9 @@ class relu_as(TorchFunctionMode):
 
     active: ClassVar[list[relu_as]] = []
 
-    def __init__(self, rule: Rule) -> None:
+    def __init__(self, rule: Rule, beta: float | None = None) -> None:
         super().__init__()
-        self.rule, self.count = rule, 0
+        self.rule, self.beta, self.count = rule, beta, 0
 
     def __enter__(self) -> relu_as:
         super().__enter__()  # type: ignore[no-untyped-call]
@@ -120,6 +121,7 @@ class guided_relu(relu_as):
     """While active, the way back through every ReLU and ReLU6 lets positive gradients through only, and only where the
     input is inside (0, high).
 
+    Inside a mode of softplus, ReLU is softplus and what comes back is cut at 0 before it meets softplus's slope.
     torch's own ReLU does the second; what leaves it on the way back is cut at 0. That costs one operation in place.
     """
 
@@ -127,6 +129,13 @@ class guided_relu(relu_as):
         super().__init__(_own)
 
     def answer(self, func: Any, given: Tensor, high: float, in_place: bool) -> Tensor:
+        outer = relu_as.active[-2] if len(relu_as.active) > 1 else None
+        if outer is not None and outer.beta is not None:
+            outer.count += 1
+            y = outer.rule(given.clone() if in_place else given, high)
+            if y.requires_grad:
+                y.register_hook(self._gate)  # type: ignore[no-untyped-call]
+            return given.copy_(y) if in_place else y
         if in_place and func in _KEEP_RESULT and given._base is None:
             y = torch.relu_(given) if func in _RELU else F.hardtanh_(given, 0.0, high)
         else:  # relu keeps its result for the way back, as the network's would; every other spelling its input
@@ -135,6 +144,10 @@ class guided_relu(relu_as):
         if y.grad_fn is not None:
             y.grad_fn.register_hook(_positive)
         return given.copy_(y) if in_place and y is not given else y
+
+    def _gate(self, g: Tensor) -> Tensor | None:
+        """The rule, while the map is made; what differentiates the map meets the derivative."""
+        return torch.maximum(g, torch.zeros_like(g)) if self in relu_as.active else None
 
 
 _KEEP_RESULT = {*_RELU, F.relu6, *_HARDTANH}  # whose way back in place is told by the result alone
@@ -162,6 +175,11 @@ def again(modes: list[relu_as]) -> Iterator[None]:
         for mode in modes:
             stack.enter_context(mode)
         yield
+
+
+def softplus_relu(beta: float) -> relu_as:
+    """Every ReLU as softplus, while active."""
+    return relu_as(softplus_rule(beta), beta)
 
 
 def softplus_rule(beta: float) -> Rule:

@@ -53,6 +53,7 @@ def _settings(base: Base, f: Classifier, x: Tensor, targets: Sequence[int], poin
 @WRAPPERS(
     "smooth",
     version=1,
+    differentiable=True,
     cost="n x base",
     counts="n",
     still=lambda p: p["radius"] == 0,

@@ -31,7 +31,7 @@ def many(base: Base, f: Classifier, images: Images, target: int, *, beta: float)
         yield from parts
 
 
-@WRAPPERS("softplus", version=1, cost="base", many=many)
+@WRAPPERS("softplus", version=2, differentiable=True, cost="base", many=many)
 def softplus(
     base: Base,
     f: Classifier,
@@ -65,9 +65,9 @@ def softplus(
 
 
 def _smooth(beta: float) -> relu_as:
-    from attrsens.models.surgery import relu_as, softplus_rule
+    from attrsens.models.surgery import softplus_relu
 
-    return relu_as(softplus_rule(beta))
+    return softplus_relu(beta)
 
 
 def _check(mode: relu_as, f: Classifier) -> None:
