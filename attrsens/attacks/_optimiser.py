@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attrsens.attacks._case import Case, Outcome, maps_with_graph, spent, split
-from attrsens.attacks._perturbations import families, perturbed
+from attrsens.attacks._perturbations import Family, families, perturbed, projected
 from attrsens.models.batches import Passes
 from attrsens.seeds import Stream
 
@@ -110,11 +110,12 @@ def optimise(cases: Sequence[Case], objective: Objective, s: Settings) -> list[O
             if step == s.steps:
                 break
             rate = s.learning_rate * (s.decay if step >= s.steps / 2 else 1.0)
-            for i, move in enumerate(moves):
+            for i in range(len(moves)):
                 first[i].lerp_(gradients[i], 0.1)
                 second[i].mul_(0.999).addcmul_(gradients[i], gradients[i], value=0.001)
                 root = (second[i] / (1 - 0.999 ** (step + 1))).sqrt_().add_(1e-8)
-                params[i] = move.project(params[i] - rate / (1 - 0.9 ** (step + 1)) * first[i] / root)
+                params[i] = params[i] - rate / (1 - 0.9 ** (step + 1)) * first[i] / root
+            params = projected(moves, params, images)
         curves.append(curve)
     return [_outcome(i, cases, moves, best, curves, signal, split(made, len(cases))) for i in range(len(cases))]
 
@@ -128,7 +129,7 @@ def _dry(case: Case, s: Settings, steps: int) -> Outcome:
     return Outcome(case.pixels, passes=Passes(times * forward, times * backward))
 
 
-def _started(move: Any, cases: Sequence[Case], s: Settings, restart: int) -> Tensor:
+def _started(move: Family, cases: Sequence[Case], s: Settings, restart: int) -> Tensor:
     """Where a restart begins: the first at the identity or `start` of the way to the bounds, the others that way."""
     params: Tensor = move.start()
     share = s.start or (0.5 if restart else 0.0)
@@ -160,7 +161,7 @@ def _prediction(cases: Sequence[Case], images: Tensor) -> tuple[Tensor, Tensor, 
 def _outcome(
     i: int,
     cases: Sequence[Case],
-    moves: Sequence[Any],
+    moves: Sequence[Family],
     best: _Best,
     curves: Sequence[Sequence[Tensor]],
     signal: Tensor,

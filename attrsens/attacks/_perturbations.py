@@ -1,202 +1,275 @@
-"""What attacks do to images: add to them (Delta), move their pixels (StAdv), map their colours (ReColor).
+"""What attacks on explanations may do to an image: add to it, move its pixels, map its colours.
 
-Each is a class over a batch of images (B, C, H, W) in [0, 1]; parameters are displacements from the identity, which is
-zero, so that the identity returns the image exactly (ReColor: but for the way to CIELUV and back). Nothing couples the
-images of a batch, and every image has its own bound.
+Each family is made for a batch of images (B, C, H, W) in [0, 1] and one bound an image, (B,). Its parameters are the
+distance from doing nothing, so that they start at 0, and `bound` is how far each entry may go either way. Nothing in a
+batch looks at a neighbour: images, bounds, penalties and sizes are one an image. Types are kept, float64 included.
+
+- recolor: a function of colour, on a lattice in CIELUV, the same for all pixels (ReColorAdv: Laidlaw & Feizi 2019)
+- stadv: a flow of pixels (StAdv: Xiao et al. 2018)
+- delta: something added
+
+Several are applied in this order, each to what the one before gave, and optimised jointly (SMO; methods 5.2 to 5.5).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-from attrsens.attacks._colours import difference, to_luv, to_rgb
-from attrsens.errors import InputError
+from attrsens.attacks._colours import LATTICE, delta_e, lookup, luv, nodes, rgb
+from attrsens.errors import AttrsensError, unknown
 
-LATTICE = (16, 32, 32)  # of L, u and v
-FLAT = 1e-10  # under the roots of the regularisers
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+ROUND = 1e-10  # under the roots of penalties, so that they have a slope at 0
 
 
-class Perturbation:
-    """A family of perturbations.
+class Family(Protocol):
+    """One way to change images.
 
     Attributes:
-        bound: largest magnitude of a parameter, (B, 1, ...).
+        name: delta, stadv or recolor.
+        bound: (B, 1, ...), which multiplies parameters: how far an entry may go from 0.
     """
 
     name: ClassVar[str]
-
-    def __init__(self, images: Tensor, bound: Tensor) -> None:
-        self.images = images
-        self.bound = bound.reshape(-1, *(1,) * (len(self.shape()) - 1)).to(images)
-
-    def shape(self) -> tuple[int, ...]:
-        """Of the parameters, (B, ...)."""
-        raise NotImplementedError
+    bound: Tensor
 
     def start(self) -> Tensor:
-        """The identity."""
-        return self.images.new_zeros(self.shape())
+        """The parameters that change nothing: zeros, one row an image."""
 
-    def project(self, params: Tensor) -> Tensor:
-        """Parameters within their bounds; inside them the identity, which gradients pass."""
-        return torch.minimum(torch.maximum(params, -self.bound), self.bound)
+    def project(self, params: Tensor, images: Tensor | None = None) -> Tensor:
+        """The nearest parameters that are allowed. Twice is once; gradients pass where nothing is cut.
+
+        `images` are those to which the parameters will be applied, if not those that the family was made for.
+        """
 
     def apply(self, params: Tensor, images: Tensor) -> Tensor:
-        """The perturbed images, in [0, 1]."""
-        raise NotImplementedError
+        """The images (B, C, H, W) changed by parameters that are allowed."""
 
     def penalty(self, params: Tensor) -> Tensor:
-        """How rough the perturbation is, (B,)."""
+        """The published regulariser, small where the parameters are smooth: a sum, (B,)."""
+
+    def size(self, params: Tensor) -> dict[str, Tensor]:
+        """How large the change is, by name, each (B,)."""
+
+    def pictures(self, params: Tensor) -> dict[str, NDArray[np.float32]]:
+        """What a report may show, by name, each (B, ...)."""
+
+
+class Delta:
+    """x + d, the most by which a channel changes bounded by eps in pixel units.
+
+    Parameters are d, (B, C, H, W). It is shortened so that x + d stays in [0, 1], x being the image before d is added.
+    """
+
+    name: ClassVar[str] = "delta"
+
+    def __init__(self, images: Tensor, eps: Tensor) -> None:
+        self.images, self.bound = images.detach(), _wide(eps, images, 3)
+
+    def start(self) -> Tensor:
+        return torch.zeros_like(self.images)
+
+    def project(self, params: Tensor, images: Tensor | None = None) -> Tensor:
+        x = self.images if images is None else images.detach()
+        return params.clamp(torch.maximum(-x, -self.bound), torch.minimum(1 - x, self.bound))
+
+    def apply(self, params: Tensor, images: Tensor) -> Tensor:
+        return (images + params).clamp(0, 1)
+
+    def penalty(self, params: Tensor) -> Tensor:
         return params.new_zeros(len(params))
 
     def size(self, params: Tensor) -> dict[str, Tensor]:
-        """Magnitudes for reports, (B,) each."""
-        raise NotImplementedError
+        """Largest change of a channel, and length of the whole, in pixel units."""
+        flat = params.detach().flatten(1)
+        return {"delta_linf": flat.abs().amax(1), "delta_l2": flat.norm(dim=1)}
 
-    def pictures(self, params: Tensor) -> Mapping[str, NDArray[np.float32]]:
-        """What pictures show of it, (B, ...) each."""
+    def pictures(self, params: Tensor) -> dict[str, NDArray[np.float32]]:
         return {}
 
 
-class Delta(Perturbation):
-    """Adds: x + d, |d| <= bound in pixels' units, cut so that the sum stays in [0, 1] (methods 5.2)."""
+class StAdv:
+    """Every pixel reads the image at a place near its own, between pixels by bilinear interpolation.
 
-    name = "delta"
+    Parameters are the displacement of that place, (B, H, W, 2), to the right and down, in `grid_sample`'s coordinates
+    with align_corners: 2 is from the middle of the first pixel to that of the last, so that 1 is (W - 1)/2 or (H - 1)/2
+    pixels. The bound holds for each axis. A place never leaves the image, so nothing is padded; that is also the slope
+    at the edge, where `grid_sample`'s would be towards black.
 
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.images.shape)
-
-    def apply(self, params: Tensor, images: Tensor) -> Tensor:
-        return (images + self.project(params)).clamp(0, 1)
-
-    def size(self, params: Tensor) -> dict[str, Tensor]:
-        return {"delta_linf": params.flatten(1).abs().amax(1)}
-
-
-class StAdv(Perturbation):
-    """Moves pixels: the image is sampled, bilinearly, at its own places plus a flow (B, H, W, 2), (right, down), where
-    the image spans [-1, 1] from the centre of the first pixel to that of the last; sampling places stay inside.
-
-    Xiao et al. 2018; methods 5.3. A bound of .05 is .05 (W - 1)/2 pixels, 5.6 of 224. Any aspect.
+    The penalty is the sum over pixels and their 4 neighbours of sqrt(du^2 + dv^2 + 1e-10), the neighbours of an edge
+    being the edge itself. Differences are of places as integers plus a displacement, so that 0 gives the image back
+    exactly, which `grid_sample` in float32 does not.
     """
 
-    name = "stadv"
-
-    def shape(self) -> tuple[int, ...]:
-        count, _, height, width = self.images.shape
-        return count, height, width, 2
-
-    def pixels(self, params: Tensor) -> Tensor:
-        """The flow in pixels, (B, H, W, 2), cut so that it points into the image."""
-        height, width = self.images.shape[-2:]
-        scale = params.new_tensor([(width - 1) / 2, (height - 1) / 2])
-        return self.project(params) * scale
-
-    def apply(self, params: Tensor, images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        flow = self.pixels(params)
-        down = torch.arange(height, device=images.device, dtype=flow.dtype)[:, None]
-        right = torch.arange(width, device=images.device, dtype=flow.dtype)[None]
-        x, y = (right + flow[..., 0]).clamp(0, width - 1), (down + flow[..., 1]).clamp(0, height - 1)
-        left, top = x.detach().floor().clamp(max=max(width - 2, 0)), y.detach().floor().clamp(max=max(height - 2, 0))
-        a, b = (x - left)[:, None], (y - top)[:, None]
-        flat = images.flatten(2)
-
-        def at(i: Tensor, j: Tensor) -> Tensor:
-            places = (i.clamp(max=height - 1) * width + j.clamp(max=width - 1)).long().flatten(1)[:, None]
-            return flat.gather(2, places.expand(-1, images.shape[1], -1)).reshape(images.shape)
-
-        upper = at(top, left) * (1 - a) + at(top, left + 1) * a
-        lower = at(top + 1, left) * (1 - a) + at(top + 1, left + 1) * a
-        return (upper * (1 - b) + lower * b).clamp(0, 1)
-
-    def penalty(self, params: Tensor) -> Tensor:
-        """Sum over pixels and their four neighbours, edges repeated, of the length of the difference of their flows."""
-        return _roughness(self.project(params).permute(0, 3, 1, 2))
-
-    def size(self, params: Tensor) -> dict[str, Tensor]:
-        length = self.pixels(params).norm(dim=-1).flatten(1)
-        return {"flow_mean": length.mean(1), "flow_max": length.amax(1)}
-
-    def pictures(self, params: Tensor) -> Mapping[str, NDArray[np.float32]]:
-        return {"flow": self.pixels(params).float().cpu().numpy()}
-
-
-class ReColor(Perturbation):
-    """Maps colours: each colour of the image moves by what a lattice of 16 x 32 x 32 displacements over CIELUV says at
-    its place, trilinearly; each axis is scaled to [0, 1] (methods 5.4). Colours stay in [0, 1] and in sRGB's gamut.
-
-    Laidlaw and Feizi 2019. Parameters are (B, 3, 16, 32, 32), the displacements of L, u and v.
-
-    Raises:
-        InputError: the images are not RGB.
-    """
-
-    name = "recolor"
+    name: ClassVar[str] = "stadv"
 
     def __init__(self, images: Tensor, bound: Tensor) -> None:
-        if images.shape[1] != 3:
-            raise InputError(f"recolor maps colours, of which this input with {images.shape[1]} channel has none")
-        super().__init__(images, bound)
-        self.luv = to_luv(images)
+        self.shape, self.bound = images.shape, _wide(bound, images, 3)
+        height, width = images.shape[-2:]
+        self.pixels = images.new_tensor([(width - 1) / 2, (height - 1) / 2])  # a unit, right and down
+        down, right = (torch.arange(n, device=images.device) for n in (height, width))
+        self.own = torch.stack(torch.meshgrid(right, down, indexing="xy"), -1)  # (H, W, 2), whole pixels
+        at = self.own / self.pixels.clamp(min=0.5)
+        self.low, self.high = -at, at.flip(0, 1)  # to the left and upper, to the right and lower end
 
-    def shape(self) -> tuple[int, ...]:
-        return len(self.images), 3, *LATTICE
+    def start(self) -> Tensor:
+        batch, _, height, width = self.shape
+        return self.bound.new_zeros(batch, height, width, 2)
+
+    def project(self, params: Tensor, images: Tensor | None = None) -> Tensor:
+        return params.clamp(torch.maximum(self.low, -self.bound), torch.minimum(self.high, self.bound))
 
     def apply(self, params: Tensor, images: Tensor) -> Tensor:
-        luv = self.luv if images is self.images else to_luv(images)
-        places = (2 * luv - 1).clamp(-1, 1).permute(0, 2, 3, 1).flip(-1)[:, None]  # (v, u, L), as the sampler has it
-        shift = F.grid_sample(self.project(params), places, mode="bilinear", padding_mode="border", align_corners=True)
-        return to_rgb((luv + shift[:, :, 0]).clamp(0, 1))
+        channels, height, width = images.shape[1:]
+        step = params * self.pixels
+        last = step.new_tensor([width - 2, height - 2]).clamp(min=0)
+        whole = (step.detach().floor() + self.own).clamp(torch.zeros_like(last), last)
+        share = step - (whole - self.own)  # of the next pixel
+        left, top = whole.long().unbind(-1)
+        right, down = int(width > 1), width * int(height > 1)
+        corner = (top * width + left).flatten(1)
+        flat = images.flatten(2)
+
+        def read(offset: int) -> Tensor:
+            return flat.gather(2, (corner + offset)[:, None].expand(-1, channels, -1))
+
+        across, up = (part.flatten(1)[:, None] for part in share.unbind(-1))
+        upper = torch.lerp(read(0), read(right), across)
+        lower = torch.lerp(read(down), read(down + right), across)
+        return torch.lerp(upper, lower, up).reshape(images.shape)
 
     def penalty(self, params: Tensor) -> Tensor:
-        """Sum over lattice points and their six neighbours, edges repeated, of the length of the difference of their
-        displacements."""
-        return _roughness(self.project(params))
+        return _roughness(params)
 
     def size(self, params: Tensor) -> dict[str, Tensor]:
-        length = self.project(params).norm(dim=1).flatten(1)
-        shift = difference(self.apply(params, self.images), self.images).flatten(1).mean(1)
-        return {"colour_mean": length.mean(1), "colour_max": length.amax(1), "delta_e": shift}
+        """Mean and largest length of a pixel's way, in pixels."""
+        ways = (params.detach() * self.pixels).norm(dim=-1).flatten(1)
+        return {"flow_mean": ways.mean(1), "flow_max": ways.amax(1)}
 
-    def pictures(self, params: Tensor) -> Mapping[str, NDArray[np.float32]]:
-        return {"recoloured": self.apply(params, self.images).float().cpu().numpy()}
-
-
-FAMILIES: tuple[type[Perturbation], ...] = (ReColor, StAdv, Delta)  # in the order in which they act (methods 5.5)
+    def pictures(self, params: Tensor) -> dict[str, NDArray[np.float32]]:
+        """The displacement in pixels, right and down, (B, 2, H, W)."""
+        return {"flow": _array((params * self.pixels).permute(0, 3, 1, 2))}
 
 
-def families(names: str, images: Tensor, eps: Tensor, flow_eps: Tensor, colour_eps: Tensor) -> list[Perturbation]:
-    """Those that `names`, such as "delta-stadv", holds, in the order in which they act: ReColor, StAdv, Delta.
+class ReColor:
+    """Every colour becomes another, by a lattice of its own for each image; places do not matter.
+
+    Parameters are what is added at the nodes, (B, 16, 32, 32, 3), in scaled CIELUV (`_colours`), interpolated linearly
+    in between. The bound holds for each coordinate; a node stays in [0, 1]. Results are cut to sRGB.
+
+    A lattice that holds colours gives the same as one that holds changes, but for those of sRGB that lie outside it
+    (u above 100, v below -100): the changes of the nearest face leave them their saturation.
+
+    The penalty is the sum over nodes and their 6 neighbours of the root of the squared difference plus 1e-10, the
+    neighbours of a face being the face itself.
+
+    Raises:
+        AttrsensError: the images have not 3 channels.
+    """
+
+    name: ClassVar[str] = "recolor"
+
+    def __init__(self, images: Tensor, bound: Tensor, space: str = "luv") -> None:
+        if images.shape[1] != 3:
+            raise AttrsensError(f"recolor maps colours; an image of {images.shape[1]} channel(s) has none: needs 3")
+        if space != "luv":
+            raise unknown("colour space", space, ["luv"])
+        self.images, self.bound = images.detach(), _wide(bound, images, 4)
+        own = nodes(images)
+        self.low, self.high = -own, 1 - own
+
+    def start(self) -> Tensor:
+        return self.images.new_zeros(len(self.images), *LATTICE, 3)
+
+    def project(self, params: Tensor, images: Tensor | None = None) -> Tensor:
+        return params.clamp(torch.maximum(self.low, -self.bound), torch.minimum(self.high, self.bound))
+
+    def apply(self, params: Tensor, images: Tensor) -> Tensor:
+        colours = luv(images)
+        return rgb(colours + lookup(params, colours))
+
+    def penalty(self, params: Tensor) -> Tensor:
+        return _roughness(params)
+
+    def size(self, params: Tensor) -> dict[str, Tensor]:
+        """Mean and largest change of a coordinate over the lattice, scaled; the image's mean CIELUV difference."""
+        step = params.detach().abs().flatten(1)
+        seen = delta_e(self.apply(params.detach(), self.images), self.images)
+        return {"colour_mean": step.mean(1), "colour_max": step.amax(1), "colour_delta_e": seen}
+
+    def pictures(self, params: Tensor) -> dict[str, NDArray[np.float32]]:
+        """The images in their new colours alone, (B, 3, H, W)."""
+        return {"recolored": _array(self.apply(params.detach(), self.images))}
+
+
+def families(names: str, images: Tensor, eps: Tensor, flow: Tensor, colour: Tensor) -> list[Family]:
+    """The families of a name like "delta-stadv-recolor", in the order in which they are applied.
 
     Args:
-        eps, flow_eps, colour_eps: the bound of each image, (B,).
+        images: (B, C, H, W) in [0, 1].
+        eps, flow, colour: the bounds of delta, stadv and recolor, one an image, (B,).
+
+    Raises:
+        AttrsensError: a family is unknown or named twice, or recolor is asked for without colours.
     """
-    wanted = names.split("-")
-    bounds = {"delta": eps, "stadv": flow_eps, "recolor": colour_eps}
-    return [family(images, bounds[family.name]) for family in FAMILIES if family.name in wanted]
+    asked = names.split("-")
+    for name in asked:
+        if name not in ("delta", "stadv", "recolor"):
+            raise unknown("perturbation", name, ["delta", "stadv", "recolor"])
+    if len(set(asked)) < len(asked):
+        raise AttrsensError(f"perturbation {names!r} names one family twice")
+    found: list[Family] = []
+    if "recolor" in asked:
+        found.append(ReColor(images, colour))
+    if "stadv" in asked:
+        found.append(StAdv(images, flow))
+    if "delta" in asked:
+        found.append(Delta(images, eps))
+    return found
 
 
-def perturbed(moves: Sequence[Perturbation], params: Sequence[Tensor], images: Tensor) -> Tensor:
-    """The images after one family after the other, in [0, 1]."""
-    for move, own in zip(moves, params, strict=True):
-        images = move.apply(own, images)
-    return images
+def perturbed(families: Sequence[Family], params: Sequence[Tensor], images: Tensor) -> Tensor:
+    """The images (B, C, H, W) after every family in turn, in [0, 1]; parameters are first cut to what is allowed."""
+    for family, own in zip(families, params, strict=True):
+        images = family.apply(family.project(own, images), images)
+    return images.clamp(0, 1)
+
+
+def projected(families: Sequence[Family], params: Sequence[Tensor], images: Tensor) -> list[Tensor]:
+    """All parameters cut to what is allowed, each for the image that the families before it give, without a graph."""
+    found = []
+    with torch.no_grad():
+        for family, own in zip(families, params, strict=True):
+            found.append(family.project(own, images))
+            images = family.apply(found[-1], images)
+    return found
+
+
+def _wide(bound: Tensor, images: Tensor, axes: int) -> Tensor:
+    """One number an image, (B,), to be multiplied with parameters that have more axes."""
+    if bound.shape != images.shape[:1]:
+        raise AttrsensError(f"bounds are one an image, {len(images)}; got the shape {tuple(bound.shape)}")
+    return bound.detach().to(images).reshape(-1, *[1] * axes)
 
 
 def _roughness(field: Tensor) -> Tensor:
-    """For a field (B, C, ...): the sum over places and neighbours along every axis, both ways, of the length of the
-    difference; at the edges, whose neighbour is themselves, sqrt(1e-10)."""
+    """Of a field of vectors (B, *grid, K): the sum over points and neighbours along axes of sqrt(|difference|^2 +
+    1e-10), (B,). At an end the neighbour is the point itself."""
     total = field.new_zeros(len(field))
-    for axis in range(2, field.dim()):
-        steps = field.diff(dim=axis).square().sum(1).add(FLAT).sqrt().flatten(1).sum(1)
-        edges = 2 * field[:, 0].numel() / len(field) / field.shape[axis] * FLAT**0.5
-        total = total + 2 * steps + edges
+    for axis in range(1, field.dim() - 1):
+        steps = (field.diff(dim=axis).square().sum(-1) + ROUND).sqrt().flatten(1)
+        ends = 2 * field[0].numel() // (field.shape[axis] * field.shape[-1])
+        total = total + 2 * steps.sum(1) + ends * ROUND**0.5
     return total
+
+
+def _array(values: Tensor) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = values.detach().float().cpu().numpy()
+    return found

@@ -10,7 +10,8 @@ images: one that is done is carried along, so that a batch keeps its shape and a
 
 Every iterate counts: the closest success is kept over all attacks. `bisect` then moves it, and the last success of each
 attack, along its segment to the image until it sits on the boundary. Classes are compared by index; where nothing
-succeeds the point is the last iterate of the first run, and `success` says so.
+succeeds the point is the last iterate of the first run, and `success` says so. `stages` says how close the search was
+after each attack, before the bisection.
 
 The attacks are written here because no kept library can serve (read: adv-lib 0.2.8, foolbox 3.3.4, torchattacks 3.5.1).
 All three differentiate the module themselves, past the classifier that batches, counts, halves after out-of-memory and
@@ -23,13 +24,14 @@ Croce & Hein 2020; Carlini & Wagner 2017; Wang et al. 2022 (BND); methods 5.6.
 """
 
 from attrsens.boundary.search import nearest_boundary, pixel_view, predictions, to_pixels
-from attrsens.boundary.settings import ATTACKS, RADII, Boundary, Search
+from attrsens.boundary.settings import ATTACKS, RADII, Boundary, Search, Stage
 
 __all__ = [
     "ATTACKS",
     "RADII",
     "Boundary",
     "Search",
+    "Stage",
     "nearest_boundary",
     "pixel_view",
     "predictions",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attrsens.boundary.attacks import apgd, cw, pgd
 from attrsens.boundary.losses import margin, norms, wide
-from attrsens.boundary.settings import Boundary, Search
+from attrsens.boundary.settings import Boundary, Search, Stage
 from attrsens.boundary.state import Run
 from attrsens.models.batches import Stack
 from attrsens.models.classifier import Classifier
@@ -30,16 +30,20 @@ def nearest_boundary(
     if view.dry:
         _spend(view, pixels, search)
         zeros = torch.zeros(len(pixels), device=pixels.device)
-        return Boundary(pixels, zeros, zeros.bool(), zeros.long(), (search.attacks[0],) * len(pixels), zeros)
+        names = (search.attacks[0],) * len(pixels)
+        stages = tuple(Stage(name, zeros, zeros.bool()) for name in search.stages)
+        return Boundary(pixels, zeros, zeros.bool(), zeros.long(), names, zeros, stages)
     own = torch.as_tensor(classes, device=pixels.device)
     keys = list(images) if images is not None else [f.image] * len(pixels)
     run = Run(view, pixels.detach(), own, search, keys)
     for run.name in search.attacks:
         {"pgd": pgd, "cw": cw, "apgd": apgd}[run.name](run)
+        run.staged(run.name)
     if search.bisect:
         bisect(run, [(best.points, best.attack) for best in (run.best, *run.last.values())])
         for _ in range(search.polish):
             polish(run)
+        run.staged("bisect")
     return result(run)
 
 
@@ -124,4 +128,5 @@ def result(run: Run) -> Boundary:
         torch.where(success, run.best.other, other),
         tuple(name or run.s.attacks[0] for name in run.best.attack),
         run.radius,
+        tuple(run.stages),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -10,6 +11,21 @@ from attrsens.errors import AttrsensError, unknown
 
 RADII = (36 / 255, 64 / 255, 0.3, 0.5, 0.7, 0.9, 1.1)  # BND's repository, pixel L2
 ATTACKS = ("pgd", "cw", "apgd")
+
+
+class Stage(NamedTuple):
+    """What a search had found when a part of it was done, over all parts so far, one entry an image.
+
+    Attributes:
+        name: of the part that was done: an attack, or `bisect`, which stands for the polish too.
+        distance: (N,), pixel L2 from the image to the closest point of another class found so far; infinite where there
+            is none, so that it never grows from stage to stage. A dry run's are 0, as all its numbers are.
+        success: (N,), whether there is one.
+    """
+
+    name: str
+    distance: Tensor
+    success: Tensor
 
 
 @dataclass(frozen=True)
@@ -23,6 +39,9 @@ class Boundary:
         other: (N,), the class that wins there; after a failure the best one but the image's own.
         attack: which attack found it; after a failure the first.
         radius: (N,), the smallest radius at which PGD succeeded; nan where it did not or was not run.
+        stages: after each attack in order, as if the search had ended there without bisection (BND's table of searches:
+            PGDs, + CW, + AutoPGD); then, unless `bisect` is 0, after the bisection: the distances above, but for
+            failures, which are infinite here and there the distance of the last iterate.
     """
 
     points: Tensor
@@ -31,6 +50,7 @@ class Boundary:
     other: Tensor
     attack: tuple[str, ...]
     radius: Tensor
+    stages: tuple[Stage, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,6 +101,11 @@ class Search:
     def rounds(self) -> int:
         """Runs of PGD that find the first radius to succeed."""
         return len(self.ladder).bit_length()
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The names of the parts of a search, in order."""
+        return (*self.attacks, "bisect") if self.bisect else self.attacks
 
     @property
     def passes(self) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attrsens.boundary.losses import Loss, norms, others, unit, wide
-from attrsens.boundary.settings import Search
+from attrsens.boundary.settings import Search, Stage
 from attrsens.models.classifier import Classifier
 from attrsens.seeds import Stream
 
@@ -48,6 +48,7 @@ class Run:
     images: Sequence[str]
     name: str = ""  # of the attack that runs
     last: dict[str, Best] = field(default_factory=dict)  # of every attack its last success
+    stages: list[Stage] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.low, self.high = self.x.clamp(max=0), self.x.clamp(min=1)
@@ -98,3 +99,7 @@ class Run:
         """Remember where the first run of all ended."""
         if self.fallback is None:
             self.fallback = points.clone(), self.other.clone()
+
+    def staged(self, name: str) -> None:
+        """Remember how close the search is now that a part of it is done."""
+        self.stages.append(Stage(name, self.best.distance.clone(), self.best.distance.isfinite()))

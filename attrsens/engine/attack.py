@@ -90,9 +90,7 @@ class Attacker:
         from attrsens.engine.compute import explainer
 
         traits = ATTACKS[call.name].traits
-        if not traits.get("rows") and not (
-            traits.get("differentiable") and batched(explainer(classifier, method, 0))
-        ):
+        if not traits.get("rows") and not (traits.get("differentiable") and batched(explainer(classifier, method, 0))):
             return 1
         count = max(1, len(self.sources) * self.targets)
         return math.ceil(count / math.ceil(count / classifier.sizes[1]))
