@@ -69,20 +69,20 @@ def boundary(
     pixels = torch.stack([case.pixels for case in cases])
     images = [case.explainer.image for case in cases]
     near = nearest_boundary(f, pixels, [case.own for case in cases], how, images)
-    passes = split(f.passes, len(cases))
+    passes = split(f.passes, len(cases))  # of every image the same
     out = []
     for i in range(len(cases)):
         success, radius = bool(near.success[i]), float(near.radius[i])
         stages: list[tuple[str, float | None]] = []
         for k, stage in enumerate(near.stages):
-            done = bool(stage.success[i])
-            stages.append((" + ".join(named[: k + 1]), float(stage.distance[i]) if done else None))
+            name = "on the boundary" if stage.name == "bisect" else " + ".join(named[: k + 1])
+            stages.append((name, float(stage.distance[i]) if bool(stage.success[i]) else None))
         notes: dict[str, float | None] = {
             "distance": float(near.distance[i]),
             "success": float(success),
             "other_class": float(near.other[i]),
             "radius": radius if radius == radius else None,
         }
-        passes = Passes(passes.forward, passes.backward)
-        out.append(Outcome(near.points[i].cpu(), stages=stages, notes=notes, passes=passes))
+        own = Passes(passes.forward, passes.backward)
+        out.append(Outcome(near.points[i].cpu(), stages=stages, notes=notes, passes=own))
     return out

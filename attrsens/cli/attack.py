@@ -54,11 +54,17 @@ def attack(
 
 def _show(report: Report, out: Path) -> None:
     """A line an attack, with its claim; then the means over images."""
+    told: set[tuple[str, str, str]] = set()
     for record in report.records:
         attack = record.attack
         if attack is None:
             continue
-        console.row(record.image.path, record.model.name, record.method.title, attack.title, attack.claim)
+        search = record.image.sha256, record.model.id, attack.expression
+        if attack.stages and search in told:
+            continue  # one search for all methods
+        told.add(search)
+        method = "-" if attack.stages else record.method.title
+        console.row(record.image.path, record.model.name, method, attack.title, attack.claim)
         for stage in attack.stages:
             console.row(record.image.path, record.model.name, "-", stage.name, _number(stage.distance))
         for warning in attack.warnings:

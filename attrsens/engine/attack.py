@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attrsens.engine.cell import Call
-from attrsens.engine.claims import Measured, record_of
+from attrsens.engine.claims import Measured, record_of, side_by_side
 from attrsens.engine.compute import Ready, Tally
 from attrsens.engine.inputs import Source
 from attrsens.engine.metrics import Judging
@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from attrsens.models.classifier import Classifier
 
 CONTROLS = 3  # draws of noise of the attack's L2 norm
+
+
+def explains(call: Call) -> bool:
+    """Whether an attack is on maps; a boundary search is on the image alone."""
+    return bool(ATTACKS[call.name].traits.get("maps", True))
 
 
 @dataclass
@@ -126,6 +131,8 @@ class Attacker:
                 yield part
                 continue
             out: list[Result] = []
+            if not all(explains(call) for call in self.calls):
+                side_by_side(look.part, self.judging)
             for found in look.part:
                 out += [found.result] if found.result else []
                 order = {call.expression: i for i, call in enumerate(self.calls)}
@@ -147,12 +154,18 @@ class Attacker:
                     if row.measured:
                         yield row
                     else:
-                        place = look.classifier.id, found.call.expression, look.ready.pixels.shape
+                        method = found.call.expression if explains(call) else None
+                        place = look.classifier.id, method, look.ready.pixels.shape
                         groups.setdefault(place, []).append(row)
             for group in groups.values():
                 width = self.width(group[0].look.classifier, group[0].found.call, call)
-                for start in range(0, len(group), width):
-                    yield from self._batch(group[start : start + width], width)
+                once = list({row.key: row for row in group}.values())
+                for start in range(0, len(once), width):
+                    for done in self._batch(once[start : start + width], width):
+                        for row in group:
+                            if row.key == done.key:
+                                row.measured = done.measured
+                                yield row
 
     def _row(self, look: Look, found: Found, call: Call) -> Row | None:
         """What is to be done to a map; with its outcome where the store has it; None where it cannot be done."""
@@ -166,8 +179,9 @@ class Attacker:
             return None
         extra = [Call("target", goal.mark, 1, {})] if goal else []
         width = self.width(look.classifier, found.call, call)
-        calls = (found.call.raw(), call, *extra)
-        key = look.ready.cell(look.classifier, found.target, *calls, width=width).key
+        calls = (found.call.raw(), call, *extra) if explains(call) else (call,)
+        target = found.target if explains(call) else None
+        key = replace(look.ready.cell(look.classifier, target), calls=calls, width=width).key
         row = Row(look, found, call, goal, key)
         entry = self.store.get(key) if self.store else None
         if entry:
@@ -223,7 +237,7 @@ class Attacker:
 
         f, bound = row.look.classifier, case.explainer
         image = (outcome.image * 255).round().clamp(0, 255).to(torch.uint8)
-        maps = bool(ATTACKS[row.call.name].traits.get("maps", True))
+        maps = explains(row.call)
         change = image.float() / 255 - case.pixels.cpu()
         size = float(change.norm())
         noises = self._noise(case, size) if maps and size else []

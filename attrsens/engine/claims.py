@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attrsens.engine.compare import compare
+from attrsens.engine.judge import shown
 from attrsens.engine.metrics import Judging, definition, short, spec_of
 from attrsens.engine.report import (
     AttackInfo,
@@ -21,7 +22,7 @@ from attrsens.engine.report import (
     SimilarityInfo,
 )
 from attrsens.engine.report_rows import Stage
-from attrsens.engine.run import Result, _target_info
+from attrsens.engine.run import Found, Result, _target_info
 from attrsens.engine.targets import shares
 from attrsens.heatmaps import Attribution, finish
 from attrsens.spec import ATTACKS
@@ -146,6 +147,30 @@ def record_of(row: Row, judging: Judging) -> list[Result]:
     return [(record, shown)]
 
 
+def side_by_side(part: Sequence[Found], judging: Judging) -> None:
+    """The similarities of an image's maps to each other, for a search that attacks none of them: of the boundary's maps
+    to the usual ones. Each pair into the first's record."""
+    for i, a in enumerate(part):
+        for b in part[i + 1 :]:
+            if not a.result or not b.result or a.target != b.target:
+                continue
+            for call in judging.similarities:
+                value, reason = compare(call, shown(a, a.raw), shown(b, b.raw))
+                a.result[0].similarities.append(
+                    SimilarityInfo(
+                        name=short(call),
+                        value=value,
+                        to=b.result[0].key,
+                        role="pair",
+                        floor=None,
+                        ceiling=None,
+                        definition=definition(call, a.call, a.target, b.call),
+                        direction=spec_of(call).traits["direction"],
+                        reason=reason,
+                    )
+                )
+
+
 def _scores(row: Row, values: list[_Value]) -> dict[str, ScoreInfo]:
     out = {}
     for v in values:
@@ -218,7 +243,7 @@ def _warnings(row: Row, m: Measured, found: dict[str, _Value]) -> list[str]:
     if not found["prediction_kept"].value:
         out.append("the class of the 8-bit image is another one: the attack shows nothing about the explanation")
     if m.notes.get("objective", 0.0) is None:
-        out.append("no iterate kept the class; the clean image stands in its place")
+        out.append("nothing that was tried kept the class; the clean image stands in its place")
     name = "target_distance" if "target_distance" in found else "original_distance"
     value, noise = found[name].value, found[name].noise
     if value is not None and noise and row.call.name != "random":
