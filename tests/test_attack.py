@@ -435,3 +435,40 @@ def test_the_command_line_runs_every_kind(run_cli: Any, tmp_path: Path) -> None:
         assert any(record["attack"] for record in report["records"])
     code, told, err = run_cli("attack", "sample:chelsea", "--steps", "1", "--out", tmp_path / "x", "--patch-size", "3")
     assert code == 2
+
+
+def test_lpips_is_the_packages_with_a_backbone_of_ones_own(tmp_path: Path) -> None:
+    import warnings
+
+    import torchvision
+    from safetensors.torch import save_file
+
+    f = small()
+    report = attrsens.attack(picture(), model=f, attack={"steps": 1, "target_shape": "ring"}, cache=False)
+    score = attacked(report)[0].scores["lpips"]
+    assert score.value is None
+    assert score.reason
+    assert "--lpips-backbone" in score.reason
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchvision's, of the package's way to ask for weights
+        lpips = pytest.importorskip("lpips")
+        with torch.random.fork_rng():
+            peer = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
+            weights = torchvision.models.vgg16(weights=None).state_dict()
+    for name, value in peer.net.state_dict().items():
+        weights["features." + name.partition(".")[2]] = value
+    save_file(weights, tmp_path / "vgg16.safetensors")
+    for span in ("11", "01"):
+        options = {"lpips_backbone": tmp_path / "vgg16.safetensors", "lpips_range": span, "cache_dir": tmp_path / "c"}
+        report = attrsens.attack(
+            picture(), model=f, kind="untargeted", attack={"steps": 3, "perturbation": "delta-stadv"}, **options
+        )
+        clean, after = (torch.from_numpy(pixels(a.input)).float()[None] for a in report.attributions)
+        expected = peer(clean, after, normalize=span == "11").item()
+        found = attacked(report)[0].scores["lpips"]
+        assert found.value == pytest.approx(expected, rel=1e-4)
+        assert expected > 1e-4
+        assert ("[-1, 1]" in found.definition) == (span == "11")
+    save_file({"x": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(AttrsensError, match="vgg16"):
+        attrsens.attack(picture(), model=f, lpips_backbone=tmp_path / "other.safetensors", attack={"steps": 1})

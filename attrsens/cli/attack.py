@@ -36,6 +36,15 @@ Metrics = Annotated[
 ]
 
 
+Backbone = Annotated[
+    Path | None,
+    typer.Option("--lpips-backbone", metavar="FILE", help="torchvision's VGG16 weights, for LPIPS (attrsens[lpips])."),
+]
+Range = Annotated[
+    str, typer.Option("--lpips-range", metavar="11|01", help="What LPIPS is fed: [-1, 1], or [0, 1] as SMO.")
+]
+
+
 @options.runs(metrics=True, registry=ATTACKS, panel="Attack parameters")
 def attack(
     values: dict[str, Any],
@@ -43,12 +52,15 @@ def attack(
     metric_flags: dict[str, options.Flags],
     kind: Kind = "manipulate",
     metrics: Metrics = None,
+    lpips_backbone: Backbone = None,
+    lpips_range: Range = "11",
 ) -> int:
     """How far an explanation can be moved while the prediction stays, and where the nearest decision boundary is.
 
     attrsens attack img.jpg --method grad --target-shape ring --eps 4/255,8/255
     """
-    more = {"kind": kind, "attack": flags, "metrics": metrics, "metric_parameters": metric_flags}
+    more: dict[str, Any] = {"kind": kind, "attack": flags, "metrics": metrics, "metric_parameters": metric_flags}
+    more |= {"lpips_backbone": lpips_backbone, "lpips_range": lpips_range}
     return go(values, prepare_attack, _show, **more)
 
 

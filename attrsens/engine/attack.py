@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attrsens.engine.cell import Call
+from attrsens.engine.cell import Call, Cell
 from attrsens.engine.claims import Measured, record_of, side_by_side
 from attrsens.engine.compute import Ready, Tally
 from attrsens.engine.inputs import Source
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from attrsens.attacks._case import Case, Outcome
     from attrsens.engine.prepare import Prepared
     from attrsens.models.classifier import Classifier
+    from attrsens.models.perceptual import Lpips
 
 CONTROLS = 3  # draws of noise of the attack's L2 norm
 
@@ -50,14 +51,19 @@ class Look:
 
 @dataclass
 class Row:
-    """One attack on one map; `key` of its cell."""
+    """One attack on one map, `lpips` of its image."""
 
     look: Look
     found: Found
     call: Call
     goal: Goal | None
-    key: str
+    cell: Cell
     measured: Measured | None = None
+    lpips: float | None = None
+
+    @property
+    def key(self) -> str:
+        return self.cell.key
 
 
 @dataclass
@@ -65,16 +71,20 @@ class Attacker:
     """A judge that attacks the maps it is handed, several images at a time.
 
     Attributes:
-        calls: the attacks.
-        sources: all images of the run, for targets.
+        calls: the attacks, on maps of `methods`.
+        sources: all images of the run, for goals.
+        targets: classes an image.
+        lpips: measures how different an attacked image looks; None where that cannot be.
     """
 
     calls: Sequence[Call]
+    methods: Sequence[Call]
     judging: Judging
     sources: Sequence[Source]
     targets: int
     store: Store | None
     tally: Tally
+    lpips: Lpips | None = None
     _latest: Look | None = None
     _held: list[tuple[list[Result], Look | None]] = field(default_factory=list)
 
@@ -83,8 +93,8 @@ class Attacker:
         """Of a request."""
         request = prepared.request
         assert prepared.judging
-        judging = prepared.judging
-        return cls(prepared.attacks, judging, request.sources, len(request.targets), prepared.store, tally)
+        data = request.sources, len(request.targets), prepared.store, tally
+        return cls(prepared.attacks, request.calls, prepared.judging, *data, prepared.lpips)
 
     def __call__(self, classifier: Classifier, source: Source, ready: Ready, part: Sequence[Found]) -> None:
         self._latest = Look(classifier, source, ready, list(part))
@@ -102,7 +112,8 @@ class Attacker:
 
     def grouped(self, parts: Iterator[list[Result]], classifiers: Sequence[Classifier]) -> Iterator[list[Result]]:
         """The results of each image and classifier, followed by its attacked maps."""
-        ahead = len(classifiers) * max(1, classifiers[0].sizes[1] // max(1, self.targets))
+        widths = [self.width(c, method, call) for c in classifiers for method in self.methods for call in self.calls]
+        ahead = len(classifiers) * max(1, max(widths, default=1) // max(1, self.targets))
         try:
             for part in parts:
                 self._held.append((part, self._latest))
@@ -137,7 +148,8 @@ class Attacker:
                 out += [found.result] if found.result else []
                 order = {call.expression: i for i, call in enumerate(self.calls)}
                 for row in sorted(rows.get(id(found), []), key=lambda row: order[row.call.expression]):
-                    out += record_of(row, self.judging)
+                    row.lpips = self._lpips(row)
+                    out += record_of(row, self.judging, self.lpips)
             yield out
         if stopped:
             raise stopped
@@ -181,9 +193,9 @@ class Attacker:
         width = self.width(look.classifier, found.call, call)
         calls = (found.call.raw(), call, *extra) if explains(call) else (call,)
         target = found.target if explains(call) else None
-        key = replace(look.ready.cell(look.classifier, target), calls=calls, width=width).key
-        row = Row(look, found, call, goal, key)
-        entry = self.store.get(key) if self.store else None
+        cell = replace(look.ready.cell(look.classifier, target), calls=calls, width=width)
+        row = Row(look, found, call, goal, cell)
+        entry = self.store.get(row.key) if self.store else None
         if entry:
             self.tally.cached_cells += 1
             row.measured = Measured.read(entry.arrays, entry.data)
@@ -268,6 +280,22 @@ class Attacker:
             extras=outcome.extras,
             passes=asdict(cost),
         )
+
+    def _lpips(self, row: Row) -> float | None:
+        """Between the attacked image and the clean one, kept apart from the attack; None where it cannot be told."""
+        import torch
+
+        if self.lpips is None or row.measured is None or len(row.measured.image) != 3:
+            return None
+        key = replace(row.cell, calls=(*row.cell.calls, Call("lpips", self.lpips.mark, 1, {}))).key
+        entry = self.store.get(key) if self.store else None
+        if entry:
+            return float(entry.data["lpips"])
+        image, clean = torch.from_numpy(row.measured.image).float() / 255, torch.from_numpy(row.look.ready.pixels)
+        value = self.lpips(image, clean)
+        if self.store:
+            self.store.put(key, {}, {"lpips": value, "model": row.look.classifier.name, "method": None})
+        return value
 
     def _noise(self, case: Case, size: float) -> list[Tensor]:
         """Gaussian noise of that L2 norm, cut to [0, 1] and rounded to 8 bits: what an attack of no skill does."""

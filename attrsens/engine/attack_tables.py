@@ -14,7 +14,7 @@ from attrsens.spec import Spec
 NOISE = " (noise)"
 AREA = "damage_area"
 DAMAGE = "original_distance"
-SCORES = ("original_distance", "prediction_kept", "prediction_drift", "linf", "l2")
+SCORES = ("original_distance", "prediction_kept", "prediction_drift", "linf", "l2", "lpips")
 AIMED = ("target_distance", "target_distance_before")
 
 
@@ -24,7 +24,9 @@ def quantities(judging: Judging, spec: Spec, curve: bool) -> list[str]:
     if not spec.traits.get("maps", True):
         return ["boundary_distance", "prediction_kept", "prediction_drift", "linf", "l2", *similar]
     names = [*SCORES, *(AIMED if spec.traits.get("target") else ()), *similar]
-    names += [n + NOISE for n in (*names,) if n not in ("linf", "l2", "prediction_drift", "target_distance_before")]
+    names += [
+        n + NOISE for n in (*names,) if n not in ("linf", "l2", "lpips", "prediction_drift", "target_distance_before")
+    ]
     return names + ([AREA, AREA + NOISE] if curve else [])
 
 
@@ -133,6 +135,8 @@ class Tables:
 
 def _values(record: Record) -> Iterator[tuple[str, float | None, str | None]]:
     for name, score in record.scores.items():
+        if name == "lpips" and score.value is None:
+            continue  # it was not asked for
         if name in (*SCORES, *AIMED, "boundary_distance"):
             yield name, score.value, score.reason
             if "noise" in score.controls:

@@ -29,6 +29,7 @@ from attrsens.spec import ATTACKS
 
 if TYPE_CHECKING:
     from attrsens.engine.attack import Row
+    from attrsens.models.perceptual import Lpips
 
 Array = NDArray[Any]
 
@@ -41,8 +42,10 @@ WORDS = {  # name: (definition, direction: which end speaks for the explanation)
     "prediction_drift": ("largest |p(x') - p(x)| over classes, softmax of the 8-bit image", "lower"),
     "linf": ("largest |x' - x| of a channel, 8-bit image, pixels in [0, 1]", "lower"),
     "l2": ("||x' - x||_2, 8-bit image, pixels in [0, 1]", "lower"),
+    "lpips": ("LPIPS v0.1, VGG16; Zhang et al. 2018", "lower"),
     "boundary_distance": ("||x' - x||_2 of the nearest image of another class, before rounding, pixels", "higher"),
 }
+WANTED = "lpips: give --lpips-backbone FILE, torchvision's VGG16 weights, and install attrsens[lpips]"
 BUDGETS = ("eps", "flow_eps", "colour_eps", "steps", "restarts", "n")
 ROUNDING = 0.5 / 255
 
@@ -95,7 +98,7 @@ class _Value:
     noise: list[float] = field(default_factory=list)
 
 
-def record_of(row: Row, judging: Judging) -> list[Result]:
+def record_of(row: Row, judging: Judging, lpips: Lpips | None) -> list[Result]:
     """The record of an attacked map with its picture and numbers. A boundary search attacks no map: what it found joins
     the record of the map."""
     found, look, m = row.found, row.look, row.measured
@@ -109,11 +112,13 @@ def record_of(row: Row, judging: Judging) -> list[Result]:
         _Value("prediction_drift", float(np.abs(after_p - clean_p).max())),
         _Value("linf", m.linf),
         _Value("l2", m.l2),
+        _Value("lpips", row.lpips),
     ]
+    perceptual = lpips.definition if lpips else None
     if m.raws is None:
         values.insert(0, _Value("boundary_distance", m.notes["distance"] if m.notes["success"] else None))
         clean.attack = _info(row, m, values)
-        clean.scores |= _scores(row, values)
+        clean.scores |= _scores(row, values, perceptual)
         picture.extras["attacked"] = _shown(m.image)
         return []
     before = shares(found.raw)
@@ -138,7 +143,7 @@ def record_of(row: Row, judging: Judging) -> list[Result]:
         heatmap=HeatmapInfo.of(maps[1]),
         passes=PassInfo(**m.passes),
         similarities=[_similarity(call, row, maps) for call in judging.similarities],
-        scores=_scores(row, values),
+        scores=_scores(row, values, perceptual),
         attack=_info(row, m, values),
         notes={},
     )
@@ -171,7 +176,7 @@ def side_by_side(part: Sequence[Found], judging: Judging) -> None:
                 )
 
 
-def _scores(row: Row, values: list[_Value]) -> dict[str, ScoreInfo]:
+def _scores(row: Row, values: list[_Value], perceptual: str | None) -> dict[str, ScoreInfo]:
     out = {}
     for v in values:
         text, direction = WORDS[v.name]
@@ -182,6 +187,9 @@ def _scores(row: Row, values: list[_Value]) -> dict[str, ScoreInfo]:
                 f"; floor: the mean of {len(v.noise)} draws of Gaussian noise of the attack's L2 norm, rounded alike"
             )
         reason = None if v.value is not None else "the search found no other class"
+        if v.name == "lpips":
+            unlit = "lpips: the input has no colours" if perceptual else WANTED
+            text, reason = perceptual or text, None if v.value is not None else unlit
         controls: dict[str, float | None] = {} if control is None else {"noise": control}
         text += f"; {ATTACKS[row.call.name].kind} {row.call.name}"
         out[v.name] = ScoreInfo(row.key, v.value, control, None, text, direction, reason=reason, controls=controls)

@@ -26,6 +26,7 @@ from attrsens.models.labels import load_labels
 if TYPE_CHECKING:
     from attrsens.engine.sweep.design import Sweep
     from attrsens.models.classifier import Classifier
+    from attrsens.models.perceptual import Lpips
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Prepared:
         command: the verb.
         judging: the scores that are asked for, or None.
         gates: conditions that fail the run.
-        sweep: what is varied, or None. attacks: on every map.
+        sweep: what is varied, or None. attacks: on every map; lpips measures their images.
     """
 
     request: Request
@@ -50,6 +51,7 @@ class Prepared:
     gates: tuple[Threshold, ...] = ()
     sweep: Sweep | None = None
     attacks: tuple[Call, ...] = ()
+    lpips: Lpips | None = None
 
 
 def prepare(

@@ -29,12 +29,15 @@ def prepare_attack(
     metrics: str | Sequence[str] | None = None,
     metric_parameters: Flags = MappingProxyType({}),
     method: str | Sequence[str] | None = None,
+    lpips_backbone: str | Path | None = None,
+    lpips_range: str = "11",
     **options: Any,
 ) -> Prepared:
     """As `prepare`, for attacks.
 
     Args:
         attack: parameters of the attack; `eps` may be several, as a comma list or a sequence, which makes a curve.
+        lpips_backbone, lpips_range: of `models.perceptual.Lpips`.
 
     Raises:
         AttrsensError: see `attrsens.attack`.
@@ -52,13 +55,19 @@ def prepare_attack(
     prepared = prepare(images, **{"known": known} | options, method=methods)
     for call in prepared.request.calls:
         _check_method(call, spec)
+    lpips = None
+    if lpips_backbone is not None:
+        from attrsens.models.perceptual import Lpips
+
+        lpips = Lpips(lpips_backbone, lpips_range, str(prepared.request.classifiers[0].device))
     config = {
         **prepared.config,
         "kind": kind,
+        "lpips": lpips.mark if lpips else None,
         "attacks": [call.expression for call in calls],
         "metrics": [call.expression for call in judging.similarities],
     }
-    return replace(prepared, config=config, command="attack", judging=judging, attacks=tuple(calls))
+    return replace(prepared, config=config, command="attack", judging=judging, attacks=tuple(calls), lpips=lpips)
 
 
 def attacks(kind: str, given: Mapping[str, object]) -> list[Call]:

@@ -125,6 +125,7 @@ def attack(images: Any = (), **options: Any) -> Report:
         kind: an attack; see `ATTACKS`.
         attack: its parameters: {"eps": [2 / 255, 8 / 255], "steps": 100}; several eps give a curve and its area.
         metrics, metric_parameters: similarities of the attacked maps to the clean ones.
+        lpips_backbone: a file of torchvision's VGG16 weights, for the score lpips; lpips_range: "11" or, as SMO, "01".
 
     Returns:
         The report: after every clean record those of its attacks, with `attack`, the scores that the claim rests on and
