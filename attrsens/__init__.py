@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from attrsens.engine.doctor import doctor as doctor
     from attrsens.engine.report import Report as Report
+    from attrsens.engine.verbs import attack as attack
     from attrsens.engine.verbs import compare as compare
     from attrsens.engine.verbs import explain as explain
     from attrsens.engine.verbs import score as score
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
     from attrsens.models.classifier import Classifier as Classifier
     from attrsens.models.zoo import load as load
     from attrsens.render import Writer as Writer
+    from attrsens.spec import ATTACKS as ATTACKS
     from attrsens.spec import METHODS as METHODS
     from attrsens.spec import SCORES as SCORES
     from attrsens.spec import SIMILARITIES as SIMILARITIES
 
 _HOME = {
+    "ATTACKS": "spec",
     "AttrsensError": "errors",
     "Attribution": "heatmaps",
     "Classifier": "models.classifier",
@@ -38,6 +41,7 @@ _HOME = {
     "SCORES": "spec",
     "SIMILARITIES": "spec",
     "Writer": "render",
+    "attack": "engine.verbs",
     "compare": "engine.verbs",
     "doctor": "engine.doctor",
     "explain": "engine.verbs",

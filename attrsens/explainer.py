@@ -108,7 +108,7 @@ class Explainer:
             InputError: the map is not finite or not of the image's shape.
         """
         f = self.view()
-        base = self._base(f)
+        base = self.base(f)
         heatmap = base(f.encode(pixels))
         return Raw(self.checked(heatmap, pixels), _finite(base.notes), f.passes)
 
@@ -126,7 +126,7 @@ class Explainer:
             found = [images.build(range(i, i + 1))[0] for i in range(len(images))]
             rows, passes = raw_together([([self], pixels) for pixels in found], f.sizes[1])
             return torch.stack([raw.map.float().cpu() for (raw,) in rows]), passes
-        base, size = self._base(f), self.width
+        base, size = self.base(f), self.width
         out = []
         for start in range(0, len(images), size):
             part = torch.cat(list(base.many(f.encode(images.build(range(start, min(start + size, len(images))))))))
@@ -163,11 +163,12 @@ class Explainer:
         free = "target" in spec.traits.get("over", ()) and not self.wrappers
         return (*alike, self.image, self.zoom, None if free else self.target)
 
-    def _base(self, f: Classifier) -> Base:
-        """The method with its wrappers, on a view."""
-        base = Base(self.spec, self.own(), f, self.target)
+    def base(self, f: Classifier, target: Any = None) -> Base:
+        """The method with its wrappers, on a view; for its own class, or for one an image of `Base.many`."""
+        target = self.target if target is None else target
+        base = Base(self.spec, self.own(), f, target)
         for spec, parameters in self.wrappers:
-            base = Base(spec, spec.complete(parameters), f, self.target, base)
+            base = Base(spec, spec.complete(parameters), f, target, base)
         return base
 
     def view(self) -> Classifier:
@@ -238,7 +239,7 @@ def raw_across(explainers: Sequence[Explainer], pixels: Tensor) -> Iterator[tupl
     first = explainers[0]
     _check_alike(explainers)
     f = first.view()
-    base, x = first._base(f), f.encode(pixels)
+    base, x = first.base(f), f.encode(pixels)
     if "over" in base.spec.traits:
         points = [explainer.outermost[1] for explainer in explainers]
         found = base.across(x, [explainer.target for explainer in explainers], points)

@@ -23,6 +23,7 @@ class Attribution:
         probability: softmax probability of the target on the clean image.
         notes: numbers the method reports of its own run, such as `completeness_gap`.
         input: what the classifier saw, uint8, (H, W, 3) or (H, W).
+        extras: further arrays that pictures show, by name.
     """
 
     map: NDArray[np.float32]
@@ -31,6 +32,7 @@ class Attribution:
     probability: float
     notes: dict[str, float | None] = field(default_factory=dict)
     input: NDArray[np.uint8] | None = None
+    extras: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def finish(raw: A, sign: str, reduce: str) -> A:

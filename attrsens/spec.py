@@ -82,7 +82,7 @@ class Registry(Mapping[str, Spec]):
 
     Args:
         kind: the word for an entry, such as "method".
-        package: where the entries live; every module in it is imported on first use.
+        package: where the entries live; every module in it but private ones is imported on first use.
         common: hyperparameters that join every entry; a trait of the same name replaces the default.
         traits: facts that the decorator must be given.
     """
@@ -181,7 +181,8 @@ class Registry(Mapping[str, Spec]):
             self._found = True
             package = importlib.import_module(self.package)
             for module in sorted(m.name for m in pkgutil.iter_modules(getattr(package, "__path__", []))):
-                importlib.import_module(f"{self.package}.{module}")
+                if not module.startswith("_"):
+                    importlib.import_module(f"{self.package}.{module}")
 
 
 def read_hypers(function: Callable[..., Any]) -> tuple[Hyper, ...]:
@@ -271,6 +272,7 @@ COMMON = (
 )
 
 METHODS = Registry("method", "attrsens.methods", COMMON, traits=("gradient", "cost"))
+ATTACKS = Registry("attack", "attrsens.attacks", traits=("cost",))
 WRAPPERS = Registry("wrapper", "attrsens.methods.wrappers", traits=("cost",))
 MODEL_WRAPPERS = Registry("model wrapper", "attrsens.models.wrappers")
 

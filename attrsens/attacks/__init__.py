@@ -1,1 +1,9 @@
-"""Attacks on explanations: small changes of an image that move its map while the prediction stays."""
+"""Attacks on explanations, one function each: (cases, *, hyperparameters) -> outcomes, one a case.
+
+Every module here is found by itself; flags, checks, cache keys and tables come from the signature. The decorator states
+`cost` in words, and besides:
+
+- `differentiable`: the map is followed by its gradient, so the method must be `differentiable`; cases come several in a
+  batch, which they fill by their images alone, where the method's maps do
+- `rows`: several cases are one batch whatever the method; `target`: cases have a goal; `maps=False`: no map is attacked
+"""

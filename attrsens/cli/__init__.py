@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from attrsens.cli import cache, compare, console, doctor, explain, listing, score, sweep
+from attrsens.cli import attack, cache, compare, console, doctor, explain, listing, score, sweep
 from attrsens.errors import AttrsensError, OutputError
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ def _interruptible(command: Callable[..., Any]) -> Callable[..., Any]:
 app.command("explain")(_interruptible(explain.explain))
 app.command("sweep")(_interruptible(sweep.sweep))
 app.command("compare")(_interruptible(compare.compare))
+app.command("attack")(_interruptible(attack.attack))
 app.command("score")(_interruptible(score.score))
 app.command("doctor")(_interruptible(doctor.doctor))
 app.command("list")(_interruptible(listing.listing))

@@ -12,7 +12,7 @@ import typer
 from attrsens.cli.preset import Chosen, Flag, PresetOption
 from attrsens.engine.store import DEFAULT_LIMIT
 from attrsens.samples import samples
-from attrsens.spec import METHODS, SCORES, SIMILARITIES, Hyper
+from attrsens.spec import METHODS, SCORES, SIMILARITIES, Hyper, Registry
 
 MODEL, RUN, CACHE, OUTPUT = "Model", "Running", "Cache", "Output"
 METHOD, METRIC = "Method parameters", "Metric parameters"
@@ -236,8 +236,11 @@ def _shared(
 Flags = dict[str, str]
 
 
-def runs(metrics: bool = False) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Give a command the shared options, a flag for every method parameter and, if asked for, for every metric's.
+def runs(
+    metrics: bool = False, registry: Registry = METHODS, panel: str = METHOD
+) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Give a command the shared options, a flag for every parameter of the registry's entries and, if asked for, for
+    every metric's.
 
     The command is called as command(values, flags, metric_flags, **its own options). Values of flags stay text here:
     the specs parse them, so that flags, expressions and files share one check.
@@ -247,7 +250,8 @@ def runs(metrics: bool = False) -> Callable[[Callable[..., int]], Callable[..., 
         shared = inspect.signature(_shared, eval_str=True).parameters
         given = ("values", "flags", "metric_flags")
         own = {n: p for n, p in inspect.signature(command, eval_str=True).parameters.items() if n not in given}
-        methods = {n: _flag(n, owners) for n, owners in METHODS.parameters().items() if n not in own}
+        known = registry.parameters().items()
+        methods = {n: _flag(n, owners, len(registry), panel) for n, owners in known if n not in own}
         judged = _metric_flags() if metrics else {}
         every = [Flag(n, None, n) for n in methods] + [Flag(w, metric, n) for w, (metric, n, _) in judged.items()]
 
@@ -302,13 +306,13 @@ def _metavar(hyper: Hyper) -> str:
     return "|".join(hyper.param.choices) if hyper.param.choices else words[hyper.type]
 
 
-def _flag(name: str, owners: dict[str, Hyper]) -> Any:
+def _flag(name: str, owners: dict[str, Hyper], entries: int, panel: str) -> Any:
     some = next(iter(owners.values()))
     metavar = _metavar(some)
     meanings: dict[tuple[str, Any], list[str]] = {}
     for method, hyper in owners.items():
         meanings.setdefault((hyper.param.help, hyper.default), []).append(method)
-    everywhere = len(owners) == len(METHODS)
+    everywhere = len(owners) == entries
     if everywhere:  # one meaning, perhaps several defaults
         defaults: dict[Any, list[str]] = {}
         for method, hyper in owners.items():
@@ -321,5 +325,5 @@ def _flag(name: str, owners: dict[str, Hyper]) -> Any:
             f"{', '.join(m)}: {help} (default {default if default != '' else 'none'})"
             for (help, default), m in meanings.items()
         )
-    option = typer.Option(f"--{name.replace('_', '-')}", metavar=metavar, help=text, rich_help_panel=METHOD)
+    option = typer.Option(f"--{name.replace('_', '-')}", metavar=metavar, help=text, rich_help_panel=panel)
     return Annotated[str | None, option]

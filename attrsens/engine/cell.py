@@ -12,6 +12,7 @@ from pathlib import Path
 from attrsens.errors import AttrsensError, unknown
 from attrsens.images import read_bytes
 from attrsens.spec import (
+    ATTACKS,
     METHODS,
     SCORES,
     SIMILARITIES,
@@ -25,7 +26,7 @@ from attrsens.spec import (
     write_expression,
 )
 
-REGISTRIES = (METHODS, WRAPPERS, SCORES, SIMILARITIES)
+REGISTRIES = (METHODS, WRAPPERS, SCORES, SIMILARITIES, ATTACKS)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from attrsens.engine.cell import choose_method, parse_calls
+from attrsens.engine.cell import Call, choose_method, parse_calls
 from attrsens.engine.gates import Threshold, parse_gates, quantities, resolve
 from attrsens.engine.inputs import Truth, expand, printable
 from attrsens.engine.metrics import DEFAULT, DEFAULT_WITH_ANNOTATIONS, Flags, Judging, parse_metrics, spec_of
@@ -37,7 +37,7 @@ class Prepared:
         command: the verb.
         judging: the scores that are asked for, or None.
         gates: conditions that fail the run.
-        sweep: what is varied, or None.
+        sweep: what is varied, or None. attacks: on every map.
     """
 
     request: Request
@@ -49,6 +49,7 @@ class Prepared:
     judging: Judging | None = None
     gates: tuple[Threshold, ...] = ()
     sweep: Sweep | None = None
+    attacks: tuple[Call, ...] = ()
 
 
 def prepare(
@@ -87,14 +88,14 @@ def prepare(
     """
     started, begin = datetime.now(UTC), time.perf_counter()
     gates = resolve(parse_gates(fail_if), known)
-    expressions = _texts(method) or [choose_method(parameters)]
+    expressions = texts(method) or [choose_method(parameters)]
     calls = parse_calls(expressions, parameters)
     models: list[Any] = list(model) if isinstance(model, (list, tuple)) else [model]
     _check_models(models, arch, sha256)
     check_device(device)
     if preprocess:
         Preprocess().updated(preprocess)
-    targets = _texts(target)
+    targets = texts(target)
     names = load_labels(classes) if classes else load_labels("imagenet") if models == ["lite0"] else None
     for word in targets if names else []:
         if word not in ("top1", "true"):
@@ -219,7 +220,7 @@ def asked(
     Raises:
         AttrsensError: an unknown metric or value, or annotations that are missing.
     """
-    scores, similarities = parse_metrics(_texts(metrics) or [usual], metric_parameters)
+    scores, similarities = parse_metrics(texts(metrics) or [usual], metric_parameters)
     regional = [call.name for call in scores if spec_of(call).traits.get("regional")]
     if regional and annotations is None:
         raise AttrsensError(f"{', '.join(regional)}: needs --annotations (COCO JSON, PASCAL VOC XML, or mask PNGs)")
@@ -247,7 +248,7 @@ def _resolved(classifier: Classifier) -> dict[str, Any]:
     return {"name": c.name, "id": c.id, **facts}
 
 
-def _texts(value: Any) -> list[str]:
+def texts(value: Any) -> list[str]:
     if value is None:
         return []
     items: Iterable[Any] = value if isinstance(value, (list, tuple)) else [value]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attrsens.engine.report_rows import Aggregate as Aggregate
+from attrsens.engine.report_rows import AttackInfo as AttackInfo
 from attrsens.engine.report_rows import Comparison as Comparison
 from attrsens.heatmaps import flat, sketch
 
@@ -193,7 +194,7 @@ class Record:
     passes: PassInfo
     similarities: list[SimilarityInfo] = field(default_factory=list)
     scores: dict[str, ScoreInfo] = field(default_factory=dict)
-    attack: dict[str, Any] | None = None
+    attack: AttackInfo | None = None
     artifacts: dict[str, str] = field(default_factory=dict)
     notes: dict[str, float | None] = field(default_factory=dict)
     swept: list[Swept] = field(default_factory=list)

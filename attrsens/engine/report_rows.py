@@ -1,4 +1,4 @@
-"""Rows of the report about all images: means, and differences."""
+"""Rows of the report about all images (means, and differences), and what is said of an attack."""
 
 from __future__ import annotations
 
@@ -40,3 +40,43 @@ class Comparison:
     margin: float | None = None
     verdict: str | None = None
     reason: str | None = None
+
+
+@dataclass
+class Stage:
+    """A stage of a boundary search: the closest success so far, pixel L2; null where there is none yet."""
+
+    name: str
+    distance: float | None
+
+
+@dataclass
+class AttackInfo:
+    """An attack on the explanation of the record `of`.
+
+    kind, version, parameters, expression: which. budget: its bounds. sizes: of the perturbation that was found, before
+    it was rounded to 8 bits (linf and l2 of the written image are scores). target: what the map was to become. curve:
+    the objective of the best run by step, on the smoothed network. claim: what was shown, in words. warnings: signs
+    that the attack fell short of what is possible. stages: of a boundary search. notes: further numbers.
+    """
+
+    kind: str
+    version: int
+    parameters: dict[str, int | float | str | bool]
+    expression: str
+    of: str
+    budget: dict[str, float]
+    sizes: dict[str, float]
+    target: str | None
+    curve: list[float]
+    claim: str
+    warnings: list[str] = field(default_factory=list)
+    stages: list[Stage] = field(default_factory=list)
+    notes: dict[str, float | None] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The kind with what sets it apart: `manipulate delta eps=0.03`."""
+        p = self.parameters
+        words = [self.kind, *(str(p[k]) for k in ("perturbation", "draws") if k in p)]
+        return " ".join([*words, *(f"eps={p['eps']:.4g}" for _ in range("eps" in p))])

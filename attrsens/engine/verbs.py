@@ -15,6 +15,7 @@ from attrsens.engine import gates
 from attrsens.engine.compute import Tally
 from attrsens.engine.inputs import printable
 from attrsens.engine.prepare import Prepared, prepare, prepare_score
+from attrsens.engine.prepare_attack import prepare_attack
 from attrsens.engine.prepare_compare import prepare_compare
 from attrsens.engine.prepare_sweep import prepare_sweep
 from attrsens.engine.report import Aggregate, Comparison, PassInfo, Provenance, Record, Report
@@ -116,6 +117,25 @@ def compare(images: Any = (), **options: Any) -> Report:
     return execute(prepare_compare(images, **options))
 
 
+def attack(images: Any = (), **options: Any) -> Report:
+    """How far an explanation can be moved while the prediction stays, and where the nearest decision boundary is.
+
+    Args:
+        images, and all other options of `explain`, but that methods take their parameters by expression.
+        kind: an attack; see `ATTACKS`.
+        attack: its parameters: {"eps": [2 / 255, 8 / 255], "steps": 100}; several eps give a curve and its area.
+        metrics, metric_parameters: similarities of the attacked maps to the clean ones.
+
+    Returns:
+        The report: after every clean record those of its attacks, with `attack`, the scores that the claim rests on and
+        noise of the same norm as their floor; `aggregates` over images, `comparisons` of methods, models and noise.
+
+    Raises:
+        AttrsensError, Interrupted: as `explain`.
+    """
+    return execute(prepare_attack(images, **options))
+
+
 def sweep(images: Any = (), **options: Any) -> Report:
     """Hyperparameters varied: how far maps and their scores move, and which knob matters.
 
@@ -178,6 +198,11 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
 
         mover = Mover.around(judge, prepared.sweep)
         parts = run(request, prepared.store, tally, mover)
+    elif judge and prepared.attacks:
+        from attrsens.engine.attack import Attacker
+
+        attacker = Attacker.around(prepared, tally)
+        parts = attacker.grouped(run(request, prepared.store, tally, attacker), request.classifiers)
     elif judge:
         from attrsens.engine.compare import Comparer
 
@@ -278,6 +303,11 @@ def _tables(prepared: Prepared, records: list[Record]) -> tuple[list[Aggregate],
 
         swept = Sweeps(records, prepared.sweep, names)
         return swept.aggregates(), swept.comparisons()
+    if prepared.attacks:
+        from attrsens.engine.attack_tables import Tables as Attacks
+
+        attacked = Attacks(records, names)
+        return attacked.aggregates(), attacked.comparisons()
     if prepared.judging and prepared.judging.across:
         from attrsens.engine.agreement import Tables
 

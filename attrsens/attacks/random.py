@@ -1,0 +1,109 @@
+"""Random perturbations in a ball: the search that an attack by gradients has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from attrsens.attacks._settings import Seed
+from attrsens.spec import ATTACKS, Param
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from attrsens.attacks._case import Case, Outcome
+
+
+@ATTACKS("random", version=1, cost="n (map + 1 F)")
+def random_search(
+    cases: Sequence[Case],
+    *,
+    draws: Annotated[
+        str,
+        Param(
+            "signs: +eps or -eps on every channel; uniform: U(-eps, eps); walk: signs of size step added up and cut to "
+            "eps, every stop a candidate",
+            choices=("signs", "uniform", "walk"),
+            source="HSE 4.2; methods 5.7",
+        ),
+    ] = "signs",
+    eps: Annotated[
+        float,
+        Param(
+            "largest change of a channel, pixels in [0, 1]; A,B,... gives a curve",
+            min=0,
+            max=1,
+            scale="ratio",
+            source="methods 5.7",
+        ),
+    ] = 8 / 255,
+    n: Annotated[int, Param("candidates", min=1, max=1_000_000, scale="ratio", source="Ghorbani: 100")] = 50,
+    step: Annotated[float, Param("size of a step of the walk", min=1e-6, max=1, source="Ghorbani: 1/255")] = 1 / 255,
+    measure: Annotated[
+        str,
+        Param(
+            "what is made large: cosine distance of shares, or L2 distance of unit-norm signed maps",
+            choices=("shares", "unit_l2"),
+            source="SMO; HSE 2",
+        ),
+    ] = "shares",
+    seed: Seed = 0,
+) -> list[Outcome]:
+    """The random perturbation, among n, whose map is farthest from the clean one while the class stays.
+
+    argmax_i d(h(x_i), h(x)). HSE figure 2; Ghorbani et al. 2019's random baseline is the walk. Candidates are rounded
+    to 8 bits; methods draw what they drew for the clean image. Any method can be attacked.
+    """
+    return [_search(case, draws, eps, n, step, measure, seed) for case in cases]
+
+
+def _search(case: Case, draws: str, eps: float, n: int, step: float, measure: str, seed: int) -> Outcome:
+    import torch
+
+    from attrsens.attacks._case import Outcome, cosine_distance, plane_shares, spent
+    from attrsens.models.batches import Passes, Stack
+    from attrsens.seeds import Stream
+
+    x, explainer = case.pixels, case.explainer
+    f = explainer.classifier.view()
+    if case.dry:
+        one = explainer.raw(x).passes
+        return Outcome(x, passes=Passes(n * (one.forward + explainer.classifier.copies), n * one.backward))
+    stream = Stream(seed, explainer.image, f"attack {draws}")
+    walked: list[Tensor] = []
+
+    def candidate(i: int) -> Tensor:
+        draw = torch.from_numpy(stream.uniform([i], tuple(x.shape))[0]).to(x) * 2 - 1
+        if draws == "walk":
+            before = walked[-1] if walked else torch.zeros_like(x)
+            moved = ((before + step * draw.sign()).clamp(-eps, eps) + x).clamp(0, 1) - x
+            walked.append(moved)
+            return moved + x
+        return (x + eps * (draw.sign() if draws == "signs" else draw)).clamp(0, 1)
+
+    made: dict[int, Tensor] = {}
+
+    def build(indices: range) -> Tensor:
+        for i in range(max(made, default=-1) + 1, indices.stop):
+            made[i] = (candidate(i) * 255).round() / 255
+        return torch.stack([made[i] for i in indices])
+
+    stack = Stack(n, build, like=x)
+    kept = f.logits(stack).argmax(1).cpu() == case.own
+    raws, passes = explainer.many(stack)
+    before = case.before.float().cpu()
+
+    def distance(raw: Tensor) -> float:
+        if measure == "shares":
+            return float(cosine_distance(plane_shares(raw, x), plane_shares(before, x)))
+        units = [v.flatten() / v.norm().clamp(min=1e-30) for v in (raw, before)]
+        return float((units[0] - units[1]).norm())
+
+    values = [distance(raw) if ok else -1.0 for raw, ok in zip(raws, kept.tolist(), strict=True)]
+    best = max(range(n), key=values.__getitem__)
+    image = made[best] if values[best] >= 0 else x
+    total = spent(passes, f.passes)
+    notes: dict[str, float | None] = {"objective": values[best] if values[best] >= 0 else None}
+    notes["kept_share"] = float(kept.float().mean())
+    sizes = {"delta_linf": float((image - x).abs().amax())}
+    return Outcome(image.cpu(), sizes=sizes, notes=notes, passes=total)

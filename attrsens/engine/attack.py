@@ -1,0 +1,288 @@
+"""Attacking the maps of a run: several images in a batch, every finished attack kept, the claim measured afresh."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attrsens.engine.cell import Call
+from attrsens.engine.claims import Measured, record_of, side_by_side
+from attrsens.engine.compute import Ready, Tally
+from attrsens.engine.inputs import Source
+from attrsens.engine.metrics import Judging
+from attrsens.engine.report import Failure, PassInfo
+from attrsens.engine.run import Found, Result, _failed
+from attrsens.engine.store import Store
+from attrsens.engine.targets import Goal, following, goal_of
+from attrsens.errors import AttrsensError
+from attrsens.seeds import Stream
+from attrsens.spec import ATTACKS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from attrsens.attacks._case import Case, Outcome
+    from attrsens.engine.prepare import Prepared
+    from attrsens.models.classifier import Classifier
+
+CONTROLS = 3  # draws of noise of the attack's L2 norm
+
+
+def explains(call: Call) -> bool:
+    """Whether an attack is on maps; a boundary search is on the image alone."""
+    return bool(ATTACKS[call.name].traits.get("maps", True))
+
+
+@dataclass
+class Look:
+    """The maps of one image and classifier, to be attacked."""
+
+    classifier: Classifier
+    source: Source
+    ready: Ready
+    part: Sequence[Found]
+
+
+@dataclass
+class Row:
+    """One attack on one map; `key` of its cell."""
+
+    look: Look
+    found: Found
+    call: Call
+    goal: Goal | None
+    key: str
+    measured: Measured | None = None
+
+
+@dataclass
+class Attacker:
+    """A judge that attacks the maps it is handed, several images at a time.
+
+    Attributes:
+        calls: the attacks.
+        sources: all images of the run, for targets.
+    """
+
+    calls: Sequence[Call]
+    judging: Judging
+    sources: Sequence[Source]
+    targets: int
+    store: Store | None
+    tally: Tally
+    _latest: Look | None = None
+    _held: list[tuple[list[Result], Look | None]] = field(default_factory=list)
+
+    @classmethod
+    def around(cls, prepared: Prepared, tally: Tally) -> Attacker:
+        """Of a request."""
+        request = prepared.request
+        assert prepared.judging
+        judging = prepared.judging
+        return cls(prepared.attacks, judging, request.sources, len(request.targets), prepared.store, tally)
+
+    def __call__(self, classifier: Classifier, source: Source, ready: Ready, part: Sequence[Found]) -> None:
+        self._latest = Look(classifier, source, ready, list(part))
+
+    def width(self, classifier: Classifier, method: Call, call: Call) -> int:
+        """Images in a batch, from the request alone: evenly in the fewest batches that hold them."""
+        from attrsens.attacks._case import batched
+        from attrsens.engine.compute import explainer
+
+        traits = ATTACKS[call.name].traits
+        if not traits.get("rows") and not (traits.get("differentiable") and batched(explainer(classifier, method, 0))):
+            return 1
+        count = max(1, len(self.sources) * self.targets)
+        return math.ceil(count / math.ceil(count / classifier.sizes[1]))
+
+    def grouped(self, parts: Iterator[list[Result]], classifiers: Sequence[Classifier]) -> Iterator[list[Result]]:
+        """The results of each image and classifier, followed by its attacked maps."""
+        ahead = len(classifiers) * max(1, classifiers[0].sizes[1] // max(1, self.targets))
+        try:
+            for part in parts:
+                self._held.append((part, self._latest))
+                self._latest = None
+                if len(self._held) >= ahead:
+                    yield from self._settled()
+            yield from self._settled()
+        except KeyboardInterrupt:
+            yield from (part for part, _ in self._held)
+            self._held = []
+            raise
+
+    def _settled(self) -> Iterator[list[Result]]:
+        """What is held, with its attacks; on Ctrl-C with those that were finished."""
+        looks = [look for _, look in self._held if look]
+        rows: dict[int, list[Row]] = {}
+        stopped: KeyboardInterrupt | None = None
+        try:
+            for row in self._attack(looks):
+                rows.setdefault(id(row.found), []).append(row)
+        except KeyboardInterrupt as error:
+            stopped = error
+        held, self._held = self._held, []
+        for part, look in held:
+            if look is None:
+                yield part
+                continue
+            out: list[Result] = []
+            if not all(explains(call) for call in self.calls):
+                side_by_side(look.part, self.judging)
+            for found in look.part:
+                out += [found.result] if found.result else []
+                order = {call.expression: i for i, call in enumerate(self.calls)}
+                for row in sorted(rows.get(id(found), []), key=lambda row: order[row.call.expression]):
+                    out += record_of(row, self.judging)
+            yield out
+        if stopped:
+            raise stopped
+
+    def _attack(self, looks: Sequence[Look]) -> Iterator[Row]:
+        """Every attack on every map that is held."""
+        for call in self.calls:
+            groups: dict[Any, list[Row]] = {}
+            for look in looks:
+                for found in look.part:
+                    row = self._row(look, found, call)
+                    if row is None:
+                        continue
+                    if row.measured:
+                        yield row
+                    else:
+                        method = found.call.expression if explains(call) else None
+                        place = look.classifier.id, method, look.ready.pixels.shape
+                        groups.setdefault(place, []).append(row)
+            for group in groups.values():
+                width = self.width(group[0].look.classifier, group[0].found.call, call)
+                once = list({row.key: row for row in group}.values())
+                for start in range(0, len(once), width):
+                    for done in self._batch(once[start : start + width], width):
+                        for row in group:
+                            if row.key == done.key:
+                                row.measured = done.measured
+                                yield row
+
+    def _row(self, look: Look, found: Found, call: Call) -> Row | None:
+        """What is to be done to a map; with its outcome where the store has it; None where it cannot be done."""
+        goal = None
+        try:
+            if ATTACKS[call.name].traits.get("target"):
+                other = following(self.sources, self.sources.index(look.source))
+                goal = goal_of(call, found.call, look.classifier, look.ready, other, self.store, self.tally)
+        except AttrsensError as error:
+            self._fail(look, found, call, error)
+            return None
+        extra = [Call("target", goal.mark, 1, {})] if goal else []
+        width = self.width(look.classifier, found.call, call)
+        calls = (found.call.raw(), call, *extra) if explains(call) else (call,)
+        target = found.target if explains(call) else None
+        key = replace(look.ready.cell(look.classifier, target), calls=calls, width=width).key
+        row = Row(look, found, call, goal, key)
+        entry = self.store.get(key) if self.store else None
+        if entry:
+            self.tally.cached_cells += 1
+            row.measured = Measured.read(entry.arrays, entry.data)
+        return row
+
+    def _batch(self, rows: Sequence[Row], width: int) -> Iterator[Row]:
+        """Attack maps that share a batch, filled up with copies of the last: a result depends on no neighbour."""
+        import torch
+
+        call = rows[0].call
+        try:
+            cases = [self._case(row) for row in rows]
+            full = cases + cases[-1:] * (width - len(cases))
+            with torch.no_grad():
+                outcomes: list[Outcome] = ATTACKS[call.name].function(full, **call.parameters)
+        except Exception as error:
+            for row in rows:
+                self._fail(row.look, row.found, call, error)
+            return
+        for row, case, outcome in zip(rows, cases, outcomes, strict=False):
+            self.tally.passes.forward += outcome.passes.forward
+            self.tally.passes.backward += outcome.passes.backward
+            try:
+                row.measured = self._measure(row, case, outcome)
+            except Exception as error:
+                self._fail(row.look, row.found, call, error)
+                continue
+            if self.store:
+                arrays, data = row.measured.written()
+                about = {"model": row.look.classifier.name, "image": row.look.ready.image.name}
+                about |= {"method": row.found.call.raw().expression, "attack": call.expression}
+                self.store.put(row.key, arrays, data | about)
+            yield row
+
+    def _case(self, row: Row) -> Case:
+        import torch
+
+        from attrsens.attacks._case import Case
+
+        look, found = row.look, row.found
+        f = look.classifier
+        bound = look.ready.bound(f, found.call, found.target)
+        pixels = torch.from_numpy(look.ready.pixels).to(f.device)
+        logits = torch.from_numpy(look.ready.logits).to(f.device)
+        goal = torch.from_numpy(row.goal.shares).to(f.device) if row.goal else None
+        return Case(bound, pixels, int(look.ready.logits.argmax()), logits, torch.from_numpy(found.raw), goal)
+
+    def _measure(self, row: Row, case: Case, outcome: Outcome) -> Measured:
+        """The attack's image as 8 bits, what the network as it is makes of it, and of noise of the same size."""
+        import torch
+
+        f, bound = row.look.classifier, case.explainer
+        image = (outcome.image * 255).round().clamp(0, 255).to(torch.uint8)
+        maps = explains(row.call)
+        change = image.float() / 255 - case.pixels.cpu()
+        size = float(change.norm())
+        noises = self._noise(case, size) if maps and size else []
+        view = f.view()
+        stack = torch.stack([image.float() / 255, *noises]).to(f.device)
+        logits = view.logits(stack).cpu()
+        passes = PassInfo(view.passes.forward, 0)
+        raws: list[NDArray[np.float32]] = []
+        for picture in stack if maps else ():
+            raw = bound.raw(picture)
+            raws.append(raw.map.detach().float().cpu().contiguous().numpy())
+            passes = PassInfo(passes.forward + raw.passes.forward, passes.backward + raw.passes.backward)
+        self.tally.passes.forward += passes.forward
+        self.tally.passes.backward += passes.backward
+        cost = PassInfo(outcome.passes.forward + passes.forward, outcome.passes.backward + passes.backward)
+        return Measured(
+            image=image.numpy(),
+            logits=logits.numpy(),
+            raws=np.stack(raws) if raws else None,
+            linf=float(change.abs().max()),
+            l2=size,
+            sizes=outcome.sizes,
+            curve=outcome.curve,
+            signal=outcome.signal,
+            fading=outcome.fading,
+            stages=outcome.stages,
+            notes=outcome.notes,
+            extras=outcome.extras,
+            passes=asdict(cost),
+        )
+
+    def _noise(self, case: Case, size: float) -> list[Tensor]:
+        """Gaussian noise of that L2 norm, cut to [0, 1] and rounded to 8 bits: what an attack of no skill does."""
+        import torch
+
+        out = []
+        stream = Stream(0, case.explainer.image, "attack noise")
+        for i in range(CONTROLS):
+            draw = torch.from_numpy(stream.normal([i], tuple(case.pixels.shape))[0])
+            noisy = (case.pixels.cpu() + draw * (size / draw.norm())).clamp(0, 1)
+            out.append((noisy * 255).round() / 255)
+        return out
+
+    def _fail(self, look: Look, found: Found, call: Call, error: Exception) -> None:
+        name, method = look.classifier.name, found.call.expression
+        self.tally.failures.append(
+            Failure(look.source.name, "attack", f"{call.name}: {_failed(error)}", name, method, found.target)
+        )

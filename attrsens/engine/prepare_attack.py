@@ -1,0 +1,125 @@
+"""Checking a request to attack, cheapest first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from attrsens.engine.attack_tables import quantities
+from attrsens.engine.cell import Call, parse_call
+from attrsens.engine.metrics import Flags
+from attrsens.engine.prepare import Prepared, asked, prepare, texts
+from attrsens.engine.targets import checked
+from attrsens.errors import AttrsensError, unknown
+from attrsens.samples import sample
+from attrsens.spec import ATTACKS, METHODS, WRAPPERS, Spec
+
+USUAL = "spearman,hog,ssim,topk_overlap,centre_shift"
+BOUNDARY = ("grad", "bsm", "ig", "big")
+
+
+def prepare_attack(
+    images: Any = (),
+    *,
+    kind: str = "manipulate",
+    attack: Mapping[str, object] = MappingProxyType({}),
+    metrics: str | Sequence[str] | None = None,
+    metric_parameters: Flags = MappingProxyType({}),
+    method: str | Sequence[str] | None = None,
+    **options: Any,
+) -> Prepared:
+    """As `prepare`, for attacks.
+
+    Args:
+        attack: parameters of the attack; `eps` may be several, as a comma list or a sequence, which makes a curve.
+
+    Raises:
+        AttrsensError: see `attrsens.attack`.
+    """
+    calls = attacks(kind, attack)
+    spec = ATTACKS[kind]
+    explains = bool(spec.traits.get("maps", True))
+    methods = texts(method) or (list(BOUNDARY) if not explains else ["grad"])
+    judging = asked(metrics, USUAL if explains else "cosine", metric_parameters, None, None)
+    if judging.scores:
+        names = ", ".join(call.name for call in judging.scores)
+        raise AttrsensError(f"{names}: attack measures how far maps move, by similarities; scores belong to score")
+    eps = [call.parameters["eps"] for call in calls if "eps" in call.parameters]
+    known = quantities(judging, spec, curve=len(set(eps)) > 1)
+    prepared = prepare(images, **{"known": known} | options, method=methods)
+    for call in prepared.request.calls:
+        _check_method(call, spec)
+    config = {
+        **prepared.config,
+        "kind": kind,
+        "attacks": [call.expression for call in calls],
+        "metrics": [call.expression for call in judging.similarities],
+    }
+    return replace(prepared, config=config, command="attack", judging=judging, attacks=tuple(calls))
+
+
+def attacks(kind: str, given: Mapping[str, object]) -> list[Call]:
+    """The calls that are meant: one for each budget, ascending.
+
+    Raises:
+        AttrsensError: an unknown attack or parameter, a value outside its range, or targets that contradict each other.
+    """
+    if kind not in ATTACKS:
+        raise unknown("attack", kind, list(ATTACKS))
+    for name in given:
+        owners = ATTACKS.owners(name)
+        if kind not in owners:
+            known = f"attacks that have it: {', '.join(owners)}" if owners else "no attack has it"
+            raise AttrsensError(f"{kind} has no parameter {name!r}; {known}")
+    budgets: list[object] = [None]
+    if "eps" in given:
+        eps = given["eps"]
+        budgets = list(eps) if isinstance(eps, (list, tuple)) else [e for e in str(eps).split(",") if e.strip()]
+        if not budgets:
+            raise AttrsensError("eps: no value given")
+    calls: dict[str, Call] = {}
+    for budget in budgets:
+        values = {name: _resolved(name, value) for name, value in given.items()}
+        values |= {} if budget is None else {"eps": _number(budget)}
+        call = parse_call(kind, values, ATTACKS)
+        checked(call)
+        calls[call.expression] = call
+    return sorted(calls.values(), key=lambda call: float(call.parameters.get("eps", 0)))
+
+
+def _resolved(name: str, value: object) -> object:
+    """A packaged picture as its file."""
+    if name == "target_image" and isinstance(value, str) and value.startswith("sample:"):
+        return sample(value.removeprefix("sample:")).path
+    if name in ("target_image", "target_map") and value and not Path(str(value)).is_file():
+        raise AttrsensError(f"{name.replace('_', '-')}: {value}: no such file")
+    return value
+
+
+def _number(text: object) -> object:
+    """A budget; `8/255` is read as a fraction."""
+    above, slash, below = str(text).partition("/")
+    try:
+        return float(above) / float(below) if slash else text
+    except (ValueError, ZeroDivisionError):
+        return text
+
+
+def _check_method(call: Call, spec: Spec) -> None:
+    """Raise where an attack that follows gradients cannot follow those of the method.
+
+    Raises:
+        AttrsensError: it cannot.
+    """
+    if not spec.traits.get("differentiable"):
+        return
+    for registry, name in ((METHODS, call.name), *((WRAPPERS, w.name) for w in call.wrappers)):
+        if not registry[name].traits.get("differentiable"):
+            fit = [n for n in registry if registry[n].traits.get("differentiable")]
+            raise AttrsensError(
+                f"{spec.name} follows the gradient of a map, and {name} has none; {registry.kind}s that have one: "
+                f"{', '.join(fit)}; --kind random attacks any"
+            )
