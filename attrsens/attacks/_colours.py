@@ -44,13 +44,20 @@ def rgb(luv: Tensor) -> Tensor:
     rectangle around its colours, then each channel. Gradients are finite, and 0 along what is cut."""
     lightness, u, v = 100 * luv[:, 0], 200 * luv[:, 1] - 100, 200 * luv[:, 2] - 100
     low = SLOPE * BEND  # of the lightness
-    y = torch.where(lightness > low, ((lightness.clamp(min=low) + 16) / 116) ** 3, lightness.clamp(min=0) / SLOPE)
+    y = torch.where(lightness > low, ((lightness.clamp(min=low) + 16) / 116) ** 3, lightness / SLOPE)
     scale = 13 * lightness.clamp(min=1e-6)
     across, up = (u / scale + WHITE_U).clamp(*U_RANGE), (v / scale + WHITE_V).clamp(*V_RANGE)
     x, z = y * 9 * across / (4 * up), y * (12 - 3 * across - 20 * up) / (4 * up)
-    linear = torch.stack(_mixed(torch.stack([x, y, z], 1), TO_RGB), 1).clamp(0, 1)
+    linear = within(torch.stack(_mixed(torch.stack([x, y, z], 1), TO_RGB), 1))
     high = 1.055 * linear.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
-    return torch.where(linear > 0.0031308, high, linear * 12.92).clamp(0, 1)
+    return within(torch.where(linear > 0.0031308, high, linear * 12.92))
+
+
+def within(values: Tensor) -> Tensor:
+    """Values cut to [0, 1]. Gradients pass from 0 to 1 with both ends and what rounding puts beyond them, so that black
+    and white can be moved; `clamp` stops them at the ends."""
+    cut = values.detach().clamp(0, 1)
+    return torch.where((values - cut).abs() <= 1e-4, values + (cut - values.detach()), cut)
 
 
 def _mixed(channels: Tensor, rows: tuple[tuple[float, ...], ...] | list[list[float]]) -> list[Tensor]:

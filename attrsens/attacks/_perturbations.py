@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from attrsens.attacks._colours import LATTICE, delta_e, lookup, luv, nodes, rgb
-from attrsens.errors import AttrsensError, unknown
+from attrsens.attacks._colours import LATTICE, delta_e, lookup, luv, nodes, rgb, within
+from attrsens.errors import AttrsensError, InputError, unknown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,11 +77,11 @@ class Delta:
         return torch.zeros_like(self.images)
 
     def project(self, params: Tensor, images: Tensor | None = None) -> Tensor:
-        x = self.images if images is None else images.detach()
-        return params.clamp(torch.maximum(-x, -self.bound), torch.minimum(1 - x, self.bound))
+        x = self.images if images is None else images
+        return _cut(params, torch.maximum(-x, -self.bound), torch.minimum(1 - x, self.bound))
 
     def apply(self, params: Tensor, images: Tensor) -> Tensor:
-        return (images + params).clamp(0, 1)
+        return within(images + params)
 
     def penalty(self, params: Tensor) -> Tensor:
         return params.new_zeros(len(params))
@@ -124,7 +124,7 @@ class StAdv:
         return self.bound.new_zeros(batch, height, width, 2)
 
     def project(self, params: Tensor, images: Tensor | None = None) -> Tensor:
-        return params.clamp(torch.maximum(self.low, -self.bound), torch.minimum(self.high, self.bound))
+        return _cut(params, torch.maximum(self.low, -self.bound), torch.minimum(self.high, self.bound))
 
     def apply(self, params: Tensor, images: Tensor) -> Tensor:
         channels, height, width = images.shape[1:]
@@ -171,14 +171,14 @@ class ReColor:
     neighbours of a face being the face itself.
 
     Raises:
-        AttrsensError: the images have not 3 channels.
+        InputError: the images have not 3 channels.
     """
 
     name: ClassVar[str] = "recolor"
 
     def __init__(self, images: Tensor, bound: Tensor, space: str = "luv") -> None:
         if images.shape[1] != 3:
-            raise AttrsensError(f"recolor maps colours; an image of {images.shape[1]} channel(s) has none: needs 3")
+            raise InputError(f"recolor maps colours; an image of {images.shape[1]} channel(s) has none: needs 3")
         if space != "luv":
             raise unknown("colour space", space, ["luv"])
         self.images, self.bound = images.detach(), _wide(bound, images, 4)
@@ -189,7 +189,7 @@ class ReColor:
         return self.images.new_zeros(len(self.images), *LATTICE, 3)
 
     def project(self, params: Tensor, images: Tensor | None = None) -> Tensor:
-        return params.clamp(torch.maximum(self.low, -self.bound), torch.minimum(self.high, self.bound))
+        return _cut(params, torch.maximum(self.low, -self.bound), torch.minimum(self.high, self.bound))
 
     def apply(self, params: Tensor, images: Tensor) -> Tensor:
         colours = luv(images)
@@ -202,22 +202,22 @@ class ReColor:
         """Mean and largest change of a coordinate over the lattice, scaled; the image's mean CIELUV difference."""
         step = params.detach().abs().flatten(1)
         seen = delta_e(self.apply(params.detach(), self.images), self.images)
-        return {"colour_mean": step.mean(1), "colour_max": step.amax(1), "colour_delta_e": seen}
+        return {"colour_mean": step.mean(1), "colour_max": step.amax(1), "delta_e": seen}
 
     def pictures(self, params: Tensor) -> dict[str, NDArray[np.float32]]:
         """The images in their new colours alone, (B, 3, H, W)."""
-        return {"recolored": _array(self.apply(params.detach(), self.images))}
+        return {"recoloured": _array(self.apply(params.detach(), self.images))}
 
 
-def families(names: str, images: Tensor, eps: Tensor, flow: Tensor, colour: Tensor) -> list[Family]:
+def families(names: str, images: Tensor, eps: Tensor, flow_eps: Tensor, colour_eps: Tensor) -> list[Family]:
     """The families of a name like "delta-stadv-recolor", in the order in which they are applied.
 
     Args:
         images: (B, C, H, W) in [0, 1].
-        eps, flow, colour: the bounds of delta, stadv and recolor, one an image, (B,).
+        eps, flow_eps, colour_eps: the bounds of delta, stadv and recolor, one an image, (B,).
 
     Raises:
-        AttrsensError: a family is unknown or named twice, or recolor is asked for without colours.
+        AttrsensError: a family is unknown or named twice; as InputError, recolor is asked for without colours.
     """
     asked = names.split("-")
     for name in asked:
@@ -227,9 +227,9 @@ def families(names: str, images: Tensor, eps: Tensor, flow: Tensor, colour: Tens
         raise AttrsensError(f"perturbation {names!r} names one family twice")
     found: list[Family] = []
     if "recolor" in asked:
-        found.append(ReColor(images, colour))
+        found.append(ReColor(images, colour_eps))
     if "stadv" in asked:
-        found.append(StAdv(images, flow))
+        found.append(StAdv(images, flow_eps))
     if "delta" in asked:
         found.append(Delta(images, eps))
     return found
@@ -239,7 +239,7 @@ def perturbed(families: Sequence[Family], params: Sequence[Tensor], images: Tens
     """The images (B, C, H, W) after every family in turn, in [0, 1]; parameters are first cut to what is allowed."""
     for family, own in zip(families, params, strict=True):
         images = family.apply(family.project(own, images), images)
-    return images.clamp(0, 1)
+    return within(images)
 
 
 def projected(families: Sequence[Family], params: Sequence[Tensor], images: Tensor) -> list[Tensor]:
@@ -257,6 +257,12 @@ def _wide(bound: Tensor, images: Tensor, axes: int) -> Tensor:
     if bound.shape != images.shape[:1]:
         raise AttrsensError(f"bounds are one an image, {len(images)}; got the shape {tuple(bound.shape)}")
     return bound.detach().to(images).reshape(-1, *[1] * axes)
+
+
+def _cut(params: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Parameters between two bounds. On a bound the whole gradient passes, of which `clamp` lets half or none through,
+    so that what was cut before can come back."""
+    return torch.where(params > high, high, torch.where(params < low, low, params))
 
 
 def _roughness(field: Tensor) -> Tensor:
