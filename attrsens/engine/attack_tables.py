@@ -24,9 +24,8 @@ def quantities(judging: Judging, spec: Spec, curve: bool) -> list[str]:
     if not spec.traits.get("maps", True):
         return ["boundary_distance", "prediction_kept", "prediction_drift", "linf", "l2", *similar]
     names = [*SCORES, *(AIMED if spec.traits.get("target") else ()), *similar]
-    names += [
-        n + NOISE for n in (*names,) if n not in ("linf", "l2", "lpips", "prediction_drift", "target_distance_before")
-    ]
+    single = ("linf", "l2", "lpips", "prediction_drift", "target_distance_before")  # which noise has none of
+    names += [n + NOISE for n in (*names,) if n not in single]
     return names + ([AREA, AREA + NOISE] if curve else [])
 
 

@@ -66,7 +66,6 @@ def _weights() -> dict[str, Tensor]:
     places = list(spec.submodule_search_locations or ()) if spec else []
     if not places:
         raise AttrsensError("lpips-backbone: the package lpips is not installed; pip install 'attrsens[lpips]'")
-    found: dict[str, Tensor] = torch.load(
-        Path(places[0]) / "weights/v0.1/vgg.pth", map_location="cpu", weights_only=True
-    )
+    file = Path(places[0]) / "weights/v0.1/vgg.pth"
+    found: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
     return found
