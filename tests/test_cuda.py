@@ -34,3 +34,10 @@ def test_draws_are_the_same_on_every_device(chelsea) -> None:
 def test_explain_on_a_gpu(tmp_path, run_cli) -> None:
     code, _, err = run_cli("explain", "--method", "sg", "--n", "8", "--device", "cuda", "--out", tmp_path / "out")
     assert code == 0, err
+
+
+def test_an_attack_on_a_gpu(tmp_path, run_cli) -> None:
+    few = ["--steps", "5", "--perturbation", "delta-stadv-recolor", "--target-shape", "ring", "--device", "cuda"]
+    code, told, err = run_cli("attack", *few, "--out", tmp_path / "out", "--no-cache")
+    assert code == 0, err
+    assert "the class stays" in told
