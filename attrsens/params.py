@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from attrsens.errors import AttrsensError
+from attrsens.samples import located
 
 Value = int | float | str | bool
 Scale = Literal["ratio", "bounded", "nominal"]
@@ -66,7 +67,7 @@ class Hyper:
             or (p.max is not None and float(parsed) > p.max)
         ):
             raise AttrsensError(f"{owner}: {self.name} must be {self.rule()}; got {value!r}")
-        if self.type is Path and parsed and not Path(str(parsed)).is_file():
+        if self.type is Path and parsed and not located(str(parsed)).is_file():
             raise AttrsensError(f"{owner}: {self.name}: no file {parsed}")
         return parsed
 

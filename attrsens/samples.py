@@ -75,3 +75,12 @@ def sample(name: str) -> Sample:
     if name not in samples():
         raise unknown("sample", name, samples())
     return samples()[name]
+
+
+def located(text: str) -> Path:
+    """The file that `sample:NAME` or a path means.
+
+    Raises:
+        AttrsensError: no such sample.
+    """
+    return sample(text.removeprefix("sample:")).path if text.startswith("sample:") else Path(text)

@@ -265,7 +265,7 @@ def test_several_budgets_give_a_curve_and_its_area() -> None:
         assert row.mean == pytest.approx(np.mean(areas), rel=1e-6)
         assert row.n == 7
         assert row.ci95
-        assert rows["damage_area (noise)", method, None].mean < row.mean  # type: ignore[operator]
+        assert rows["damage_area (floor)", method, None].mean < row.mean  # type: ignore[operator]
         for e in eps:
             assert rows["original_distance", method, e].n == 7
     pairs = [c for c in report.comparisons if c.quantity == "damage_area" and "control" not in c.b]
@@ -398,7 +398,7 @@ def test_mistakes_are_said_before_any_pass(tmp_path: Path) -> None:
         ({"attack": {"target_shape": "ring", "target_map": str(tmp_path / "nan.npy")}}, "give one of them"),
         ({"attack": {"target_map": str(tmp_path / "nan.npy")}}, "not finite"),
         ({"attack": {"target_map": str(tmp_path / "text.npy")}}, "cannot be read as .npy"),
-        ({"attack": {"target_image": "nowhere.jpg"}}, "no such file"),
+        ({"attack": {"target_image": "nowhere.jpg"}}, "no file nowhere.jpg"),
         ({"metrics": "insertion"}, "scores belong to score"),
         ({"fail_if": "nonsense<1"}, "nonsense"),
     ):

@@ -10,8 +10,8 @@ import attrsens
 
 ROOT = Path(attrsens.__file__).parent
 FLOORS = {
-    "errors": -2, "params": -1, "spec": 0, "seeds": 0, "places": 0,
-    "images": 1, "heatmaps": 1, "samples": 1, "regions": 1,
+    "errors": -3, "samples": -2, "params": -1, "spec": 0, "seeds": 0, "places": 0,
+    "images": 1, "heatmaps": 1, "regions": 1,
     "models": 2,
     "explainer": 3, "boundary": 3,
     "methods": 4, "similarity": 4, "scores": 4, "attacks": 4, "training": 4,

@@ -117,7 +117,10 @@ def optimise(cases: Sequence[Case], objective: Objective, s: Settings) -> list[O
                 params[i] = params[i] - rate / (1 - 0.9 ** (step + 1)) * first[i] / root
             params = projected(moves, params, images)
         curves.append(curve)
-    return [_outcome(i, cases, moves, best, curves, signal, split(made, len(cases))) for i in range(len(cases))]
+    found = [_outcome(i, cases, moves, best, curves, signal, split(made, len(cases))) for i in range(len(cases))]
+    for outcome in found:
+        outcome.notes["learning_rate"] = s.learning_rate
+    return found
 
 
 def _dry(case: Case, s: Settings, steps: int) -> Outcome:

@@ -53,7 +53,13 @@ Steps = Annotated[
 ]
 LearningRate = Annotated[
     float,
-    Param("step of Adam, in the units of each perturbation", min=1e-7, max=1, scale="ratio", source="methods 5.1"),
+    Param(
+        "step of Adam, in the units of each perturbation; 0: the published one, 0.001 for delta alone, else 0.0004",
+        min=0,
+        max=1,
+        scale="ratio",
+        source="methods 5.1",
+    ),
 ]
 Decay = Annotated[float, Param("factor on the step from half of the iterations on", min=0, max=1, source="SMO code")]
 PredictionWeight = Annotated[
@@ -94,4 +100,5 @@ def settings(values: dict[str, Any], map_weight: float = 1.0, start: float = 0.0
     from attrsens.attacks._optimiser import Settings
 
     known = {"map_weight": map_weight, "start": start} | values
+    known["learning_rate"] = values["learning_rate"] or (1e-3 if values["perturbation"] == "delta" else 4e-4)
     return Settings(**{field.name: known[field.name] for field in fields(Settings)})

@@ -46,7 +46,7 @@ def manipulate(
     flow_eps: FlowEps = 0.05,
     colour_eps: ColourEps = 0.06,
     steps: Steps = 200,
-    learning_rate: LearningRate = 1e-3,
+    learning_rate: LearningRate = 0.0,
     decay: Decay = 0.4,
     map_weight: Annotated[
         float,

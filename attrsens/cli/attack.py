@@ -11,6 +11,7 @@ from attrsens.cli import console, options
 from attrsens.cli.running import go
 from attrsens.engine.attack_tables import AREA, DAMAGE, NOISE
 from attrsens.engine.prepare_attack import prepare_attack
+from attrsens.render.attack import AttackWriter
 from attrsens.spec import ATTACKS, SIMILARITIES
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def attack(
     """
     more: dict[str, Any] = {"kind": kind, "attack": flags, "metrics": metrics, "metric_parameters": metric_flags}
     more |= {"lpips_backbone": lpips_backbone, "lpips_range": lpips_range}
-    return go(values, prepare_attack, _show, **more)
+    return go(values, prepare_attack, _show, AttackWriter, **more)
 
 
 def _show(report: Report, out: Path) -> None:

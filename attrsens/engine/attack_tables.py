@@ -11,7 +11,7 @@ from attrsens.engine.report import Aggregate, Comparison, Record
 from attrsens.engine.stats import Sample, comparisons, summary
 from attrsens.spec import Spec
 
-NOISE = " (noise)"
+NOISE = " (floor)"  # of noise of the attack's norm
 AREA = "damage_area"
 DAMAGE = "original_distance"
 SCORES = ("original_distance", "prediction_kept", "prediction_drift", "linf", "l2", "lpips")

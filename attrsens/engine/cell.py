@@ -11,6 +11,7 @@ from pathlib import Path
 
 from attrsens.errors import AttrsensError, unknown
 from attrsens.images import read_bytes
+from attrsens.samples import located
 from attrsens.spec import (
     ATTACKS,
     METHODS,
@@ -205,4 +206,4 @@ def torch_version() -> str:
 
 
 def _content(path: str) -> str:
-    return "sha256:" + hashlib.sha256(read_bytes(path)).hexdigest()
+    return "sha256:" + hashlib.sha256(read_bytes(located(path))).hexdigest()

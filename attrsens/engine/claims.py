@@ -147,7 +147,9 @@ def record_of(row: Row, judging: Judging, lpips: Lpips | None) -> list[Result]:
         attack=_info(row, m, values),
         notes={},
     )
-    extras = dict(m.extras) | ({"target": row.goal.shares} if row.goal else {})
+    extras = dict(m.extras)
+    if row.goal:
+        extras |= {"target": row.goal.shares, "before": before, "after": after}
     shown = Attribution(maps[1], found.target, info.label, info.probability, {}, _shown(m.image), extras)
     return [(record, shown)]
 

@@ -14,7 +14,6 @@ from attrsens.engine.metrics import Flags
 from attrsens.engine.prepare import Prepared, asked, prepare, texts
 from attrsens.engine.targets import checked
 from attrsens.errors import AttrsensError, unknown
-from attrsens.samples import sample
 from attrsens.spec import ATTACKS, METHODS, WRAPPERS, Spec
 
 USUAL = "spearman,hog,ssim,topk_overlap,centre_shift"
@@ -91,21 +90,11 @@ def attacks(kind: str, given: Mapping[str, object]) -> list[Call]:
             raise AttrsensError("eps: no value given")
     calls: dict[str, Call] = {}
     for budget in budgets:
-        values = {name: _resolved(name, value) for name, value in given.items()}
-        values |= {} if budget is None else {"eps": _number(budget)}
+        values = dict(given) | ({} if budget is None else {"eps": _number(budget)})
         call = parse_call(kind, values, ATTACKS)
         checked(call)
         calls[call.expression] = call
     return sorted(calls.values(), key=lambda call: float(call.parameters.get("eps", 0)))
-
-
-def _resolved(name: str, value: object) -> object:
-    """A packaged picture as its file."""
-    if name == "target_image" and isinstance(value, str) and value.startswith("sample:"):
-        return sample(value.removeprefix("sample:")).path
-    if name in ("target_image", "target_map") and value and not Path(str(value)).is_file():
-        raise AttrsensError(f"{name.replace('_', '-')}: {value}: no such file")
-    return value
 
 
 def _number(text: object) -> object:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from attrsens.engine.cell import Call
 from attrsens.engine.compute import Ready, Tally, compute, predict
-from attrsens.engine.inputs import Source
+from attrsens.engine.inputs import Source, printable
 from attrsens.engine.store import Store
 from attrsens.errors import AttrsensError, InputError
 
@@ -47,10 +47,12 @@ def goal_of(
     if p["target_shape"] != "none":
         return _goal(shape(str(p["target_shape"]), size), str(p["target_shape"]))
     if p["target_map"]:
-        return _goal(_from_file(str(p["target_map"]), size), str(p["target_map"]))
+        return _goal(_from_file(str(p["target_map"]), size), printable(str(p["target_map"])))
     from attrsens.images import decode
+    from attrsens.samples import located
 
-    image = decode(str(p["target_image"])) if p["target_image"] else other.load()
+    given = str(p["target_image"])
+    image = decode(located(given), name=printable(given)) if given else other.load()
     pixels = classifier.preprocess.apply(image)
     if pixels.shape != ready.pixels.shape:
         raise InputError(f"target {image.name} is {pixels.shape[1:]} after preprocessing, the input {size}")

@@ -181,8 +181,9 @@ def _baselines(f: Classifier, x: Tensor, parameters: Mapping[str, Any]) -> Itera
         if not picture:
             raise AttrsensError("ig: baseline=image needs baseline_image=FILE")
         from attrsens.images import decode
+        from attrsens.samples import located
 
-        pixels = x.new_tensor(f.preprocess.apply(decode(picture)))
+        pixels = x.new_tensor(f.preprocess.apply(decode(located(picture))))
         if pixels.shape != x.shape:
             raise AttrsensError(
                 f"ig: baseline_image is {tuple(pixels.shape)} after preprocessing; {tuple(x.shape)} needed"

@@ -227,6 +227,7 @@ def changed(record: Record) -> str:
     i = record.input
     words = [f"without {i.erased.rsplit('/', 1)[-1]}"] if i.erased else []
     words += [f"noise {i.noise:g}"] if i.noise else []
+    words += [f"attacked: {record.attack.title}"] if record.attack and record.attack.of != record.key else []
     return f" ({', '.join(words)})" if words else ""
 
 

@@ -8,7 +8,7 @@ from attrsens.engine.agreement import brief
 from attrsens.engine.report import Record, Report
 from attrsens.errors import AttrsensError
 
-KNOWN = ("model", "noise", "erased", "method", "parameters", "expression", "base", "to")
+KNOWN = ("model", "noise", "erased", "method", "parameters", "expression", "base", "to", "attack_parameters", "budget")
 DASH = "–"
 
 
@@ -54,6 +54,8 @@ class Names:
             k: v for k, v in group.items() if k not in KNOWN and v is not None and v is not False and v not in ({}, [])
         }
         rest = [f"{key} {_value(v)}" for key, v in said.items()]
+        budget = group.get("budget") or {}
+        rest += [f"eps {_value(budget['eps'])}"] if "eps" in budget else []
         rest = ["reference" if words == "reference True" else words for words in rest]
         if not whole and isinstance(group.get("parameters"), dict):
             rest += [f"{key}={_value(v)}" for key, v in group["parameters"].items()]
@@ -75,7 +77,13 @@ def change(record: Record) -> list[str]:
     """What was done to the input, in words."""
     i = record.input
     words = [f"noise {i.noise:g}"] if i.noise else []
-    return words + ([f"without {i.erased.rsplit('/', 1)[-1]}"] if i.erased else [])
+    words += [f"without {i.erased.rsplit('/', 1)[-1]}"] if i.erased else []
+    return words + ([f"attacked: {record.attack.title}"] if record.attack and attacked(record) else [])
+
+
+def attacked(record: Record) -> bool:
+    """Whether it is of an attacked map; a boundary search attacks none."""
+    return record.attack is not None and record.attack.of != record.key
 
 
 def target(record: Record) -> str:
@@ -94,6 +102,12 @@ def matches(group: dict[str, Any], record: Record) -> bool:
     parameters: dict[str, Any] = {**record.method.parameters}
     if set(given) == set(parameters):  # else the expression is that of a sweep's reference
         own["expression"] = record.method.expression
+    if "attack" in group and (record.attack is None or record.attack.kind != group["attack"]):
+        return False
+    if record.attack and any(
+        record.attack.parameters.get(k) != v for k, v in group.get("attack_parameters", {}).items()
+    ):
+        return False
     parameters |= {f"{w.name}.{key}": value for w in record.method.wrappers for key, value in w.parameters.items()}
     if any(parameters.get(key) != value for key, value in given.items()):
         return False

@@ -11,6 +11,7 @@ from typing import Any
 
 from attrsens.engine.report import Report
 from attrsens.render.html import tables
+from attrsens.render.html.attacks import attacks
 from attrsens.render.html.effects import effects
 from attrsens.render.html.markup import Html, details, join, num, table, tag
 from attrsens.render.html.names import DASH, Names, number
@@ -164,6 +165,7 @@ IMAGES = Section("images", "Images", lambda report, names, folder: None)  # made
 SECTIONS: list[Section] = [
     Section("gates", "Gates", gates),
     Section("failures", "Failures", failures),
+    Section("attacks", "Attacks", lambda report, names, folder: attacks(report, names)),
     Section("effects", "Which knob matters", lambda report, names, folder: effects(report, names)),
     Section("results", "Over images", lambda report, names, folder: tables.results(report, names)),
     IMAGES,

@@ -139,7 +139,8 @@ def _map_key(record: Record) -> tuple[str, ...]:
 def input_key(record: Record) -> tuple[str, ...]:
     """What the pixels that a model saw depend on."""
     i = record.input
-    return ("input", record.image.path, record.model.id, f"{i.noise!r}", i.erased or "", i.fill or "")
+    key = record.key if record.attack and record.attack.of != record.key else ""  # an attacked image of its own
+    return ("input", record.image.path, record.model.id, f"{i.noise!r}", i.erased or "", i.fill or "", key)
 
 
 def sketch_limits(records: list[Record]) -> dict[str, float]:
