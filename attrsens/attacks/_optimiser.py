@@ -117,10 +117,10 @@ def optimise(cases: Sequence[Case], objective: Objective, s: Settings) -> list[O
                 params[i] = params[i] - rate / (1 - 0.9 ** (step + 1)) * first[i] / root
             params = projected(moves, params, images)
         curves.append(curve)
-    found = [_outcome(i, cases, moves, best, curves, signal, split(made, len(cases))) for i in range(len(cases))]
-    for outcome in found:
+    outcomes = [_outcome(i, cases, moves, best, curves, signal, split(made, len(cases))) for i in range(len(cases))]
+    for outcome in outcomes:
         outcome.notes["learning_rate"] = s.learning_rate
-    return found
+    return outcomes
 
 
 def _dry(case: Case, s: Settings, steps: int) -> Outcome:

@@ -222,11 +222,14 @@ def _info(row: Row, m: Measured, values: list[_Value]) -> AttackInfo:
 def _claim(row: Row, found: dict[str, _Value]) -> str:
     """In words, what was shown, and under which budget."""
     p = row.call.parameters
+    assert row.measured
     if "boundary_distance" in found:
         distance = found["boundary_distance"].value
         if distance is None:
             return "no image of another class was found, which does not mean that there is none near"
-        return f"another class is at most {distance:.4g} (pixel L2) away"
+        other, classes = int(row.measured.notes["other_class"] or 0), row.look.classifier.classes
+        name = f"{classes[other]} ({other})" if classes else str(other)
+        return f"class {name} is at most {distance:.4g} (pixel L2) away"
     bounds = [f"{name} {p[name]:.4g}" for name in ("eps", "flow_eps", "colour_eps") if _acts(name, p)]
     kept = "the class stays" if found["prediction_kept"].value else "THE CLASS CHANGES"
     moved = f"at least {found['original_distance'].value:.3f} from the clean map"
@@ -247,6 +250,8 @@ def _warnings(row: Row, m: Measured, found: dict[str, _Value]) -> list[str]:
     """Signs that the attack is weaker than the explanation: more is possible than it shows."""
     out: list[str] = []
     if m.raws is None:
+        if found["boundary_distance"].value is not None and found["prediction_kept"].value:
+            out.append("rounded to 8 bits, the image is of the clean image's class again: the boundary is that near")
         return out
     if m.signal is not None and m.signal == 0:
         out.append("no second-order signal: the slope of the objective was zero where the attack began")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from attrsens.engine.report import Report
 
+KINDS = ("attacked", "perturbation", "strip")
 Picture = NDArray[np.uint8]
 Panels = list[tuple[Picture, list[str]]]
 
@@ -38,6 +39,10 @@ class AttackWriter(FigureWriter):
             attack = record.attack
             if attack is None or (clean := by_key.get(attack.of)) is None:
                 continue
+            others = [r for r in results if not _moved(r[0]) and r[0].target.index == record.target.index]
+            if not _moved(record) and record is not others[0][0]:  # one search for all methods
+                record.artifacts |= {k: v for k, v in others[0][0].artifacts.items() if k in KINDS}
+                continue
             stem = f"heatmaps/{heatmap_name(record)}"
             before = _image(clean[1].input)
             after = _image(attribution.extras.get("attacked", attribution.input))
@@ -50,15 +55,13 @@ class AttackWriter(FigureWriter):
                 panel(change, [f"change x {factor:g}", *_size(record)]),
                 *_ways(attribution, attack),
             ]
-            others = [r for r in results if not _moved(r[0]) and r[0].target.index == record.target.index]
             told += _maps(record, attribution, clean, others)
             strip = Strip(f"{record.image.path.rsplit('/', 1)[-1]}: {label_of(record)}, {_title(record)}", told)
             name = f"{stem}.strip.png"
             self._guard(self.folder / name, our_png)
             self._write(name, montage_png([strip]))
             record.artifacts["strip"] = name
-            if _moved(record) or record is clean[0] is others[0][0]:  # a search once
-                yield strip
+            yield strip
 
     def drawn(self, report: Report) -> Iterator[tuple[str, bytes]]:
         yield from curves(report.aggregates)
@@ -123,7 +126,8 @@ def _after(record: Record) -> list[str]:
     said = record.input.prediction
     if said is not None:
         return [f"p = {said.probability:.3f}" + (f", top {said.label or said.top}" if said.flipped else "")]
-    return ["nearest of another class"]
+    other = record.attack.notes.get("other_class") if record.attack else None
+    return [f"nearest of another class{f', {other:.0f}' if other is not None else ''}"]
 
 
 def _size(record: Record) -> list[str]:
