@@ -11,7 +11,7 @@ from attrsens.engine.report import Record
 
 COLUMNS = (
     "key image sha256 model model_id target label probability rank true method expression min max mean "
-    "forward backward png npy"
+    "forward backward png npy attack"
 ).split()
 
 
@@ -22,6 +22,7 @@ def row(record: Record) -> dict[str, Any]:
         r.key, r.image.path, r.image.sha256, r.model.name, r.model.id, r.target.index, r.target.label,
         r.target.probability, r.target.rank, r.target.true, r.method.title, r.method.expression, r.heatmap.min,
         r.heatmap.max, r.heatmap.mean, r.passes.forward, r.passes.backward, r.heatmap.png, r.heatmap.npy,
+        r.attack.expression if r.attack else None,
     )  # fmt: skip
     return {name: "" if value is None else value for name, value in zip(COLUMNS, values, strict=True)}
 
@@ -33,7 +34,7 @@ def to_csv(records: list[Record]) -> bytes:
 
 SCORE_COLUMNS = (
     "key image sha256 model model_id target label method expression metric to value floor ceiling rescaled direction "
-    "reason forward backward definition"
+    "reason forward backward definition attack"
 ).split()
 
 

@@ -123,7 +123,7 @@ class Writer:
             self._write(name, make(report))
         if "csv" in self.formats:
             self._write("report.csv", to_csv(report.records))
-            if report.command in ("score", "sweep", "compare"):
+            if report.command in ("score", "sweep", "compare", "attack"):
                 self._guard(self.folder / "scores.csv", partial(_our_table, columns=SCORE_COLUMNS))
                 self._write("scores.csv", scores_csv(report.records))
 
