@@ -472,3 +472,25 @@ def test_lpips_is_the_packages_with_a_backbone_of_ones_own(tmp_path: Path) -> No
     save_file({"x": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(AttrsensError, match="weights do not fit the architecture"):
         attrsens.attack(picture(), model=f, lpips_backbone=tmp_path / "other.safetensors", attack={"steps": 1})
+
+
+def test_conditions_and_every_table(run_cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    few = ["--steps", "2", "--eps", "2/255,8/255", "--kind", "untargeted", "--format", "png,npy,csv,md,junit"]
+    images = ["sample:coffee", tmp_path / "broken.png"]
+    gates = ["--fail-if", "damage_area>0.0001", "--fail-if", "original_distance>2"]
+    code, told, err = run_cli("attack", *images, *few, *gates, "--out", tmp_path / "o", "--no-cache", "--json", "-")
+    assert code == 1, err
+    report = json.loads(told)
+    assert [gate["passed"] for gate in report["gates"]] == [False, True]
+    assert "damage_area" in (tmp_path / "o" / "report.md").read_text()
+    assert "untargeted:" in (tmp_path / "o" / "report.csv").read_text()
+    assert "original_distance" in (tmp_path / "o" / "scores.csv").read_text()
+    code, told, err = run_cli(
+        "attack", *images, "--steps", "1", "--out", tmp_path / "p", "--no-cache", "--json", "-", "--quiet"
+    )
+    assert code == 3, err
+    report = json.loads(told)
+    assert [failure["image"] for failure in report["failures"]] == [str(tmp_path / "broken.png")]
+    (attack,) = [record["attack"] for record in report["records"] if record["attack"]]
+    assert "sample:" in attack["target"], "the broken picture is no target"

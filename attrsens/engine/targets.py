@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -109,9 +110,12 @@ def checked(call: Call) -> None:
 
 
 def following(sources: Sequence[Source], position: int) -> Source:
-    """The next image of a run, after the last the first; of a single image a packaged picture that is another."""
-    if len(sources) > 1:
-        return sources[(position + 1) % len(sources)]
+    """The next image of a run that can be read, after the last the first; where there is no other, a packaged picture
+    that is another."""
+    for source in (*sources[position + 1 :], *sources[:position]):
+        with suppress(InputError):
+            source.load()
+            return source
     from attrsens.images import decode
     from attrsens.samples import samples
 
