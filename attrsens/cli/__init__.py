@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from attrsens.cli import cache, compare, console, doctor, explain, listing, score, sweep
+from attrsens.cli import cache, compare, console, doctor, explain, listing, score, sweep, train
 from attrsens.errors import AttrsensError, OutputError
 
 app = typer.Typer(
@@ -44,6 +44,7 @@ app.command("explain")(_interruptible(explain.explain))
 app.command("sweep")(_interruptible(sweep.sweep))
 app.command("compare")(_interruptible(compare.compare))
 app.command("score")(_interruptible(score.score))
+app.command("train")(_interruptible(train.train))
 app.command("doctor")(_interruptible(doctor.doctor))
 app.command("list")(_interruptible(listing.listing))
 app.add_typer(cache.app, name="cache")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attrsens.engine.inputs import Source, expand
-from attrsens.errors import AttrsensError, InputError
+from attrsens.errors import AttrsensError
 from attrsens.images import Image, Preprocess
 from attrsens.models.labels import load_labels
 from attrsens.places import cache_folder
@@ -135,7 +135,7 @@ def _decoded(
         elif image.label is not None:
             labels[i] = image.label
         else:
-            raise InputError(f"data set {name}: it has no labels")
+            raise AttrsensError(f"data set {name}: an npz to train on needs an array of labels")
         tick(i + 1, len(sources))
     assert images is not None  # `expand` has found some
     return images, labels

@@ -52,15 +52,14 @@ def read_card(path: Path) -> Card | None:
         arch = card["architecture"]
         if not isinstance(arch, str) or arch.startswith("py:"):
             raise ValueError("its architecture is no name")
-        numbers = {k: tuple(float(v) for v in steps[k]) for k in ("mean", "std")}
-        plain = {k: steps[k] for k in ("resize", "crop", "interp", "squash", "clamp")}
-        sides = (plain["resize"], plain["crop"])
-        if any(side is not None and type(side) is not int for side in sides):
+        settings: dict[str, Any] = {k: tuple(float(v) for v in steps[k]) for k in ("mean", "std")}
+        settings |= {k: steps[k] for k in ("resize", "crop", "interp", "squash", "clamp")}
+        if any(settings[k] is not None and type(settings[k]) is not int for k in ("resize", "crop")):
             raise ValueError("its sides are no integers")
-        if not all(type(plain[k]) is bool for k in ("squash", "clamp")):
+        if not all(type(settings[k]) is bool for k in ("squash", "clamp")):
             raise ValueError("squash and clamp are true or false")
         check_arch(arch)
-        return Card(arch, Preprocess(**plain, **numbers), tuple(classes), card)
+        return Card(arch, Preprocess(**settings), tuple(classes), card)
     except AttrsensError as error:
         raise AttrsensError(f"{path}: its model card cannot be used: {error}") from None
     except (KeyError, TypeError, ValueError) as error:

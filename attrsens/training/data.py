@@ -79,9 +79,12 @@ class Batches:
         augment: crop at random from the picture with a black border of an eighth of its side, and flip half of them.
     """
 
-    def __init__(self, data: Data, batch: int, seed: int, augment: bool, device: torch.device) -> None:
+    def __init__(
+        self, data: Data, batch: int, epochs: int, seed: int, augment: bool, device: torch.device
+    ) -> None:  # fmt: skip
         self.data, self.batch, self.seed, self.augment, self.device = data, min(batch, len(data)), seed, augment, device
         self.steps = len(data) // self.batch
+        self.total = epochs * self.steps
         self.pad = max(1, data.images.shape[1] // 8) if augment else 0
         border = ((0, 0), (self.pad, self.pad), (self.pad, self.pad), (0, 0))
         self._images = torch.from_numpy(np.pad(data.images, border)).to(device)
@@ -95,7 +98,8 @@ class Batches:
         at = torch.from_numpy(self._order[1][within * self.batch : (within + 1) * self.batch]).to(self.device)
         x = self._cropped(at, step) if self.augment else self._images[at]
         # the images lie with their channels last, and stay so
-        return Batch(x.permute(0, 3, 1, 2).float().div_(255), self._labels[at], epoch, step, self.seed)
+        x = x.permute(0, 3, 1, 2).float().div_(255)
+        return Batch(x, self._labels[at], step, self.seed, step / self.total)
 
     def _cropped(self, at: Tensor, step: int) -> Tensor:
         height, width = self.data.images.shape[1:3]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attrsens.boundary.losses import logit_ratio, norms, odds, unit, wide
+from attrsens.boundary.losses import logit_ratio, odds, unit, wide
 from attrsens.seeds import Stream
 from attrsens.training.data import Data
 from attrsens.training.learner import Batch, Learner
@@ -17,7 +17,6 @@ from attrsens.training.perturb import direction, project, random_start
 
 CHUNK = 250  # images a pass
 Loss = Callable[[Tensor, Tensor], Tensor]
-Tick = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def pgd_accuracy(net: Learner, data: Data, budget: Budget, steps: int, seed: int
 
     def survive(x: Tensor, y: Tensor, first: int) -> Tensor:
         alive = _right(net, x, y)
-        batch = Batch(x, y, 0, first, seed)
+        batch = Batch(x, y, first, seed)
         at = (x + random_start(batch, budget.norm, budget.eps)).clamp(0, 1)
         for _ in range(steps):
             here = alive.nonzero()[:, 0]
@@ -73,9 +72,7 @@ def autopgd_accuracy(net: Learner, data: Data, budget: Budget, steps: int = 50, 
     return _share(net, data, survive)
 
 
-def autopgd(
-    net: Learner, x: Tensor, y: Tensor, budget: Budget, steps: int, start: Tensor, loss: Loss
-) -> Tensor:
+def autopgd(net: Learner, x: Tensor, y: Tensor, budget: Budget, steps: int, start: Tensor, loss: Loss) -> Tensor:
     """Which images keep their class at every point of AutoPGD, (N,): ascent with momentum whose step, 2 eps at first,
     is halved, back at the best point, whenever the loss has stopped to rise (step by the rules of the paper).
 
@@ -162,6 +159,3 @@ def _gradient_and_loss(net: Learner, x: Tensor, y: Tensor, loss: Loss) -> tuple[
         values = loss(logits, y)
         (gradient,) = torch.autograd.grad(values.sum(), x)
     return gradient, logits.argmax(1) == y, values.detach()
-
-
-__all__ = ["Budget", "autopgd", "autopgd_accuracy", "clean_accuracy", "norms", "pgd_accuracy"]

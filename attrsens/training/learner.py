@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attrsens.boundary.losses import norms, unit, wide
+from attrsens.boundary.losses import unit
 from attrsens.models.surgery import first_output
 from attrsens.seeds import Stream
 
@@ -24,15 +24,16 @@ class Batch:
     Attributes:
         x: pixels in [0, 1], (N, C, H, W), channels last in memory.
         y: class indices, (N,).
-        epoch, step: counted from 0; `step` over the whole run.
+        step: counted from 0 over the whole run.
         seed: the user's.
+        progress: share of the run that lies behind, in [0, 1).
     """
 
     x: Tensor
     y: Tensor
-    epoch: int
     step: int
     seed: int
+    progress: float = 0.0
 
     def uniform(self, purpose: str, per_image: bool = False) -> Tensor:
         """Draws from U[0, 1) as large as the batch, or one an image."""
@@ -104,13 +105,13 @@ class Learner:
     @contextmanager
     def forgetful(self) -> Iterator[None]:
         """While active, no forward pass moves the running statistics of BatchNorm."""
-        kept = [(m, m.momentum, m.num_batches_tracked) for m in self._norms]
+        kept = [(m, m.momentum) for m in self._norms]
         for module in self._norms:
             module.momentum = 0.0
         try:
             yield
         finally:
-            for module, momentum, _ in kept:
+            for module, momentum in kept:
                 module.momentum = momentum
 
 
@@ -134,6 +135,3 @@ def curvature(net: Learner, batch: Batch, reach: float) -> Tensor:
             return ((there - here).square().flatten(1).sum(1) + 1e-12).sqrt().mean()
     finally:
         net.precision = precision
-
-
-__all__ = ["Batch", "Learner", "curvature", "norms", "wide"]

@@ -100,10 +100,12 @@ class Trainer:
         p = job.parameters
         self.job, self.held, self.path, self.tick = job, held, checkpoint, tick
         self.net = Learner(module, job.mean, job.std, job.precision, float(p["smoothing"]))
-        self.batches = Batches(train, int(p["batch"]), int(p["seed"]), bool(p["augment"]), self.net.device)
+        self.batches = Batches(
+            train, int(p["batch"]), int(p["epochs"]), int(p["seed"]), bool(p["augment"]), self.net.device
+        )
         self.state = State(module, p)
         self.course = Course(job.recipe, dict(p))
-        self.total = int(p["epochs"]) * self.batches.steps
+        self.total = self.batches.total
         self._good: dict[str, Tensor] = copied(self.state.tensors())
         self._guard = RECIPES[job.recipe].traits.get("guard")
 
@@ -140,11 +142,10 @@ class Trainer:
         state.sums = [state.sums[0] + value, state.sums[1] + 1]
         last = course.curves[-1] if course.curves else {}
         epochs = int(self.job.parameters["epochs"])
-        steps, done = self.batches.steps, batch.step % self.batches.steps + 1
+        steps = self.batches.steps
+        before, done = divmod(batch.step, steps)
         mean = state.sums[0] / state.sums[1]
-        self.tick(
-            Progress(batch.epoch + 1, epochs, done, steps, mean, last.get("clean"), last.get("adversarial"))
-        )
+        self.tick(Progress(before + 1, epochs, done + 1, steps, mean, last.get("clean"), last.get("adversarial")))
 
     def _end_epoch(self) -> None:
         """Evaluate; let the guard look; keep the state as good, or go back to the last good one."""
@@ -167,9 +168,8 @@ class Trainer:
         spec = RECIPES[name]
         same = {h.name: course.parameters[h.name] for h in spec.hypers if h.name in course.parameters}
         course.recipe, course.parameters = name, spec.complete(same | {"step_size": 0.0} | changes)
-        course.fallbacks.append(
-            {"epoch": row["epoch"], "accuracy": row["guarded"], "best": course.best, "from_step": course.good, "recipe": name, **changes}
-        )  # fmt: skip
+        lost = {"epoch": row["epoch"], "accuracy": row["guarded"], "best": course.best, "from_step": course.good}
+        course.fallbacks.append({**lost, "recipe": name, **changes})
         state.restore(self._good, course.good, [0.0, 0.0])
 
     def _save(self) -> None:

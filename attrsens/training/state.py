@@ -38,12 +38,11 @@ class State:
         self.module, self.step, self.sums = module, 0, [0.0, 0.0]
         self.decay = float(parameters["ema"])
         self._names = dict(module.named_parameters())
-        matrices = [p for p in self._names.values() if p.dim() > 1]
-        rest = [p for p in self._names.values() if p.dim() <= 1]
-        groups = [{"params": matrices, "weight_decay": float(parameters["weight_decay"])}, {"params": rest}]
-        self._sgd = torch.optim.SGD(
-            [group for group in groups if group["params"]], lr=0.0, momentum=MOMENTUM, nesterov=True
-        )
+        every = list(self._names.values())
+        decayed = {"params": [p for p in every if p.dim() > 1], "weight_decay": float(parameters["weight_decay"])}
+        groups: list[dict[str, Any]] = [decayed, {"params": [p for p in every if p.dim() <= 1]}]
+        groups = [group for group in groups if group["params"]]
+        self._sgd = torch.optim.SGD(groups, lr=0.0, momentum=MOMENTUM, nesterov=True)
         for p in self._names.values():
             self._sgd.state[p]["momentum_buffer"] = torch.zeros_like(p)
         self.average = copied(self._floats())

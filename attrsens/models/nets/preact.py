@@ -29,7 +29,8 @@ class PreactBlock(nn.Module):
         out = F.relu(self.bn1(x))
         rest = x if self.shortcut is None else self.shortcut(out)
         out = self.conv2(F.relu(self.bn2(self.conv1(out))))
-        return out + rest
+        total: Tensor = out + rest
+        return total
 
 
 class PreactResNet(nn.Module):
@@ -38,15 +39,11 @@ class PreactResNet(nn.Module):
     def __init__(self, width: int, classes: int, blocks: int = 2) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, width, 4, 2, 1, bias=False)
-        inp = width
-        for i in range(3):
-            layers = []
-            for j in range(blocks):
-                layers.append(PreactBlock(inp, width << i, 2 if i and not j else 1))
-                inp = width << i
-            setattr(self, f"layer{i + 1}", nn.Sequential(*layers))
-        self.bn = nn.BatchNorm2d(inp)
-        self.linear = nn.Linear(inp, classes)
+        self.layer1 = _stage(width, width, 1, blocks)
+        self.layer2 = _stage(width, 2 * width, 2, blocks)
+        self.layer3 = _stage(2 * width, 4 * width, 2, blocks)
+        self.bn = nn.BatchNorm2d(4 * width)
+        self.linear = nn.Linear(4 * width, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -55,6 +52,11 @@ class PreactResNet(nn.Module):
         x = self.layer3(self.layer2(self.layer1(self.stem(x))))
         logits: Tensor = self.linear(F.adaptive_avg_pool2d(F.relu(self.bn(x)), 1).flatten(1))
         return logits
+
+
+def _stage(inp: int, out: int, stride: int, blocks: int) -> nn.Sequential:
+    rest = [PreactBlock(out, out, 1) for _ in range(blocks - 1)]
+    return nn.Sequential(PreactBlock(inp, out, stride), *rest)
 
 
 @net(

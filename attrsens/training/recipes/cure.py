@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from attrsens.training.learner import Batch, Learner
 
-RAMP = (0.1 / 3, 0.4 / 3, 0.8 / 3, 1.8 / 3)  # of h over the first epochs (the authors' 0.1, 0.4, 0.8, 1.8, then 3)
+RAMP = (0.1, 0.4, 0.8, 1.8, 3.0)  # h by tenths of the run (by epochs of ten or more, in the authors' code)
 
 
 @RECIPES("cure", version=1, start=True, epochs=10, lr=0.01, augment=False, ema=0.99)
@@ -31,5 +31,5 @@ def low_curvature(
     """
     from attrsens.training.learner import curvature
 
-    reach = h * (RAMP[batch.epoch] if batch.epoch < len(RAMP) else 1)
+    reach = h * RAMP[min(int(10 * batch.progress), len(RAMP) - 1)] / RAMP[-1]
     return net.loss(batch.x, batch.y) + penalty * curvature(net, batch, reach)
