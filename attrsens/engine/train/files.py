@@ -52,7 +52,7 @@ def make_card(
         "precision": job.precision,
         "device": next(module.parameters()).device.type,
         "threads": torch.get_num_threads(),
-        "versions": {"attrsens": version("attrsens"), "torch": torch.__version__},
+        "versions": {"attrsens": version("attrsens"), "torch": str(torch.__version__)},
     }
 
 
