@@ -19,7 +19,7 @@ def single_step(
     batch: Batch,
     *,
     norm: Annotated[str, Param("of the budget", choices=("linf", "l2"))] = "linf",
-    eps: Annotated[float, Param("budget, pixels in [0, 1]", min=0)] = 8 / 255,
+    eps: Annotated[float, Param("budget in pixels from 0 to 1; 8/255 is read as such", min=0)] = 8 / 255,
     noise: Annotated[float, Param("radius of the random start, in units of eps", min=0)] = 2.0,
     step_size: Annotated[float, Param("of the one step; 0: eps", min=0)] = 0.0,
 ) -> Tensor:

@@ -19,7 +19,7 @@ def adversarial(
     batch: Batch,
     *,
     norm: Annotated[str, Param("of the budget", choices=("linf", "l2"))] = "linf",
-    eps: Annotated[float, Param("budget, pixels in [0, 1]", min=0)] = 8 / 255,
+    eps: Annotated[float, Param("budget in pixels from 0 to 1; 8/255 is read as such", min=0)] = 8 / 255,
     steps: Annotated[int, Param("of the attack", min=1, source="methods 6")] = 7,
     step_size: Annotated[float, Param("of the attack; 0: 2.5 eps / steps", min=0)] = 0.0,
 ) -> Tensor:
