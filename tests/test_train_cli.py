@@ -120,7 +120,7 @@ def test_what_comes_out_is_a_model_that_needs_no_arch(npz: str, tmp_path: Path, 
     rows = [line.split("\t") for line in told.splitlines()]
     assert [(r[1], r[2]) for r in rows] == [("clean", ""), ("PGD-20", "linf:0.01569"), ("AutoPGD", "linf:0.01569")]
     assert "n trained (" in noted
-    assert sorted(p.name for p in out.iterdir()) == ["n.checkpoint", "n.json", "n.md", "n.safetensors"]
+    assert sorted(p.name for p in out.iterdir()) == ["n.json", "n.md", "n.safetensors"]
 
     f = attrsens.load(str(out / "n.safetensors"), device="cpu", fold=False)
     data = read_dataset(npz)

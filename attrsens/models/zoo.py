@@ -18,6 +18,7 @@ from attrsens.models.labels import Labels, load_labels
 from attrsens.models.names import timm_names, torchvision_names
 from attrsens.models.nets import find_net
 from attrsens.models.robust import check_robust, robust_file, robust_names
+from attrsens.models.shipped import shipped
 from attrsens.places import weights_folder
 from attrsens.spec import MODEL_WRAPPERS, split_expression, write_expression
 
@@ -90,6 +91,14 @@ def lite0() -> Weights:
         module = assemble(arch, state, "lite0")
         labels = load_labels("imagenet")
         return Weights(module, "lite0", digest.result(), arch.preprocess, labels, ["torch.save"], path)
+
+
+def _card_net(path: Path) -> Weights:
+    return _from_file(path, None, None)
+
+
+for _name, (_summary, _path) in shipped().items():
+    MODELS[_name] = Named(_summary, partial(_card_net, _path))
 
 
 def known_models() -> dict[str, str]:

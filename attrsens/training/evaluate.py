@@ -1,4 +1,8 @@
-"""Accuracy: of the pictures as they are, under PGD, and under AutoPGD."""
+"""Accuracy: of the pictures as they are, under PGD, and under AutoPGD.
+
+Beside the search for boundaries, which seeks the closest point in L2 and carries every image along, an accuracy needs a
+budget in either norm, and forgets an image as soon as it has lost its class.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +111,7 @@ def autopgd(net: Learner, x: Tensor, y: Tensor, budget: Budget, steps: int, star
         best_value = torch.where(better, value, best_value)
         best, best_gradient = (torch.where(wide(better), a, b) for a, b in ((at, best), (gradient, best_gradient)))
         if step in checkpoints:
-            stuck = rises < 0.75 * (step - last_checkpoint)
+            stuck = rises <= 0.75 * (step - last_checkpoint)
             stuck |= (last_size == size) & (last_best == best_value)
             last_size, last_best, last_checkpoint = size.clone(), best_value.clone(), step
             size = torch.where(stuck, size / 2, size)

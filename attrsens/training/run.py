@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from attrsens.errors import AttrsensError, InputError
@@ -115,6 +116,10 @@ class Trainer:
         Raises:
             AttrsensError: the checkpoint is of another training. InputError: the loss is no number.
         """
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+            return self._run()
+
+    def _run(self) -> tuple[dict[str, Tensor], Course]:
         self._resume()
         saved = started = time.monotonic()
         earlier = self.course.seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-from torch import nn
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
 
 from attrsens.engine.train.request import Request
 from attrsens.errors import AttrsensError
@@ -22,6 +24,8 @@ from attrsens.training.card import readable
 from attrsens.training.checkpoint import replace_file
 from attrsens.training.data import Data
 from attrsens.training.run import Course, Job
+
+log = logging.getLogger("attrsens")
 
 SUFFIXES = {"model": ".safetensors", "card": ".md", "report": ".json", "checkpoint": ".checkpoint"}
 
@@ -58,15 +62,15 @@ def make_card(
 
 def write_files(request: Request, module: nn.Module, card: dict[str, Any], course: Course) -> None:
     """Weights and both cards; each file is replaced as a whole."""
-    from safetensors.torch import save
-
     weights = {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
     replace_file(request.path(SUFFIXES["model"]), save(weights, write_card(card)))
     replace_file(request.path(SUFFIXES["card"]), readable(card, course.seconds, course.curves).encode())
 
 
 def write_report(request: Request, report: Mapping[str, Any]) -> None:
+    """The report; with it the training is done, and its checkpoint goes."""
     replace_file(request.path(SUFFIXES["report"]), (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
+    request.path(SUFFIXES["checkpoint"]).unlink(missing_ok=True)
 
 
 def digest(job: Job) -> str:
@@ -97,6 +101,21 @@ def finished(request: Request, job: Job) -> dict[str, Any] | None:
         return report if report["config"]["evaluation"] == request.evaluation else None
     except (OSError, ValueError, KeyError, TypeError):
         return None  # it is measured and written again
+
+
+def trained(request: Request) -> tuple[dict[str, Tensor], Course] | None:
+    """(weights, what happened) of a finished training whose checkpoint is gone, as `finished` has let it pass."""
+    path = request.path(SUFFIXES["model"])
+    if not path.exists() or request.path(SUFFIXES["checkpoint"]).exists():
+        return None
+    course = Course(request.recipe, dict(request.parameters))
+    try:
+        report = json.loads(request.path(SUFFIXES["report"]).read_text(encoding="utf-8"))
+        course.curves, course.fallbacks = report["curves"], report["fallbacks"]
+        course.seconds = report["provenance"]["seconds"]
+    except (OSError, ValueError, KeyError, TypeError):
+        log.warning("%s: its report is lost; the curves are not known any more", path)
+    return load_file(path), course
 
 
 @contextmanager

@@ -110,7 +110,7 @@ def carry_out(asked: Request, tick: Tick = lambda progress: None, say: Say = lam
             return Training(**{**done, "provenance": {**done["provenance"], "fresh": False}})
         trainer = Trainer(job, net.module, seen, kept, asked.path(files.SUFFIXES["checkpoint"]), tick)
         try:
-            weights, course = trainer.run()
+            weights, course = files.trained(asked) or trainer.run()
             net.module.load_state_dict(weights)
             val = _read_val(asked, data, say) if asked.val else kept
             accuracy = _measured(asked, job, net, val, say)
@@ -214,7 +214,7 @@ def _report(
         "from": asked.start,
         "evaluation": asked.evaluation,
     }
-    kinds = [kind for kind in SUFFIXES if kind == "checkpoint" or not interrupted]
+    kinds = [kind for kind in SUFFIXES if (kind == "checkpoint") == interrupted]
     return Training(
         config=dict(config),
         model=card,
