@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import signal
@@ -258,6 +259,17 @@ def test_the_held_out_part_is_no_training_image() -> None:
     assert data.split(10, 4)[1].sha256 != held.sha256
 
 
+def test_a_sample_is_from_everywhere_and_always_the_same() -> None:
+    data = pictures(400)
+    some = data.sample(100)
+    assert len(some) == 100
+    assert np.array_equal(some.images, data.sample(100).images)
+    assert data.sample(400) is data
+    places = [i for i, image in enumerate(data.images) if image.tobytes() in {s.tobytes() for s in some.images}]
+    assert len(places) == 100
+    assert 120 < np.mean(places) < 280
+
+
 def test_statistics_are_those_of_the_pixels() -> None:
     data = pictures()
     mean, std = data.statistics()
@@ -315,6 +327,17 @@ def test_the_guard_goes_back_to_the_last_good_epoch_and_on_with_two_steps(
     assert all(torch.equal(first[n], after[n]) for n in after)  # weights, momentum and average of the end of epoch 1
     assert [r["epoch"] for r in course.curves] == [1, 2, 2, 3]
     assert trainer.state.step == 9
+
+
+def test_another_number_of_threads_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("attrsens").propagate = True
+    run.Trainer(job("std"), linear(), pictures(), pictures(8), tmp_path / "c").run()
+    monkeypatch.setattr(run, "_machine", lambda: {"torch": "9.9", "threads": 64})
+    run.Trainer(job("std"), linear(), pictures(), pictures(8), tmp_path / "c").run()
+    assert "goes on with torch 9.9 instead of " in caplog.text
+    assert "threads 64 instead of" in caplog.text
 
 
 def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path) -> None:

@@ -46,6 +46,12 @@ class Data:
         """Some of the images."""
         return Data(name or self.name, self.images[places], self.labels[places], self.classes)
 
+    def sample(self, count: int) -> Data:
+        """So many of the images, always the same ones, from anywhere in the data."""
+        if count >= len(self):
+            return self
+        return self.part(np.sort(order(len(self), 0, "sample", 0)[:count]))
+
     def split(self, held: int, seed: int) -> tuple[Data, Data]:
         """(the rest, `held` images drawn by the seed), both in the order they came."""
         drawn = order(len(self), seed, "holdout", 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from attrsens.training.evaluate import Budget, clean_accuracy, pgd_accuracy
 from attrsens.training.guard import collapsed
 from attrsens.training.learner import Learner
 from attrsens.training.state import State, learning_rate
+
+log = logging.getLogger("attrsens")
 
 SAVED_EVERY = 60.0  # seconds between checkpoints within an epoch
 WATCHED = 512  # held-out images that the adversary sees at the end of an epoch
@@ -100,6 +103,7 @@ class Trainer:
     ) -> None:
         p = job.parameters
         self.job, self.held, self.path, self.tick = job, held, checkpoint, tick
+        self.watched = held.sample(WATCHED)
         self.net = Learner(module, job.mean, job.std, job.precision, float(p["smoothing"]))
         self.batches = Batches(
             train, int(p["batch"]), int(p["epochs"]), int(p["seed"]), bool(p["augment"]), self.net.device
@@ -155,16 +159,15 @@ class Trainer:
     def _end_epoch(self) -> None:
         """Evaluate; let the guard look; keep the state as good, or go back to the last good one."""
         state, course = self.state, self.course
-        watched = self.held.part(slice(0, WATCHED))
         row: dict[str, Any] = {"epoch": state.step // self.batches.steps, "loss": state.sums[0] / state.sums[1]}
         with state.averaged():
             row["clean"] = clean_accuracy(self.net, self.held)
-            row["adversarial"] = pgd_accuracy(self.net, watched, self.job.budget, WATCH_STEPS)
+            row["adversarial"] = pgd_accuracy(self.net, self.watched, self.job.budget, WATCH_STEPS)
         state.sums = [0.0, 0.0]
         course.curves.append(row)
         if self._guard is None or course.recipe != self.job.recipe:
             return
-        row["guarded"] = pgd_accuracy(self.net, watched, self.job.budget, WATCH_STEPS)
+        row["guarded"] = pgd_accuracy(self.net, self.watched, self.job.budget, WATCH_STEPS)
         if not collapsed(row["guarded"], course.best):
             course.best = max(course.best, row["guarded"])
             course.good, self._good = state.step, copied(state.tensors())
@@ -181,7 +184,8 @@ class Trainer:
         course, tensors = self.course, self.state.tensors()
         if self._guard is not None and course.recipe == self.job.recipe:
             tensors |= prefixed("good", self._good)
-        facts = {"identity": self.job.identity, "step": self.state.step, "sums": self.state.sums}
+        facts: dict[str, Any] = {"identity": self.job.identity, "machine": _machine()}
+        facts |= {"step": self.state.step, "sums": self.state.sums}
         save_state(self.path, tensors, facts | {"course": course.__dict__})
 
     def _resume(self) -> None:
@@ -195,7 +199,16 @@ class Trainer:
                 f"{self.path}: the checkpoint of another training (it differs in {', '.join(differing)}); "
                 "choose another --out or --name, or remove it"
             )
+        begun = facts.get("machine", {})
+        moved = [f"{k} {v} instead of {begun[k]}" for k, v in _machine().items() if begun.get(k, v) != v]
+        if moved:
+            log.warning("%s: goes on with %s: the weights will differ in rounding", self.path, ", ".join(moved))
         self.state.restore(tensors, facts["step"], facts["sums"])
         self.course = Course(**facts["course"])
         good = under("good", tensors)
         self._good = good if good else self._good
+
+
+def _machine() -> dict[str, Any]:
+    """What rounding depends on besides the job."""
+    return {"torch": str(torch.__version__), "threads": torch.get_num_threads()}

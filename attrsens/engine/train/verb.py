@@ -175,12 +175,12 @@ def _job(asked: Request, precision: str, data: Data, held: int, net: Beginning) 
 
 
 def _measured(asked: Request, job: Job, net: Beginning, val: Data, say: Say) -> list[dict[str, Any]]:
-    """Accuracies in float32: of all images as they are, of the first ones under each adversary."""
+    """Accuracies in float32: of all images as they are, of some under each adversary."""
     from attrsens.training.evaluate import Budget, autopgd_accuracy, clean_accuracy, pgd_accuracy
     from attrsens.training.learner import Learner
 
     learner = Learner(net.module, job.mean, job.std)
-    some = val.part(slice(0, asked.attacked))
+    some = val.sample(asked.attacked)
     rows: list[dict[str, Any]] = []
 
     def add(kind: str, budget: Budget | None, n: int, value: float) -> None:
