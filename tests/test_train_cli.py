@@ -361,3 +361,14 @@ def test_recipes_keep_the_law(name: str, npz: str) -> None:
         assert not hyper.param.help.endswith(".")
     asked = request(npz, name, start="lite0" if spec.traits["start"] else None)
     assert asked.parameters == spec.complete()
+
+
+def test_recipes_are_listed(cli: Run) -> None:
+    code, told, _ = cli("list", "recipes", "--json", "-")
+    rows = json.loads(told)
+    assert code == 0
+    assert [row["name"] for row in rows] == ["cure", "fast", "pgd", "std"]
+    assert {p["name"] for p in rows[1]["parameters"]} >= {"norm", "eps", "noise", "epochs", "seed"}
+    code, told, _ = cli("list", "recipes")
+    assert code == 0
+    assert "N-FGSM, de Jorge et al. 2022" in told
