@@ -32,7 +32,8 @@ def test_a_shipped_network_loads_offline_by_its_name(name: str) -> None:
     card = told(name)
     assert f.classes == list(load_labels("cifar10").names) == card["classes"]
     assert f.architecture == card["architecture"] == "preact-resnet32"
-    assert f.preprocess.crop == 32 and f.preprocess.mean == tuple(card["preprocess"]["mean"])
+    assert f.preprocess.crop == 32
+    assert f.preprocess.mean == tuple(card["preprocess"]["mean"])
     assert known_models()[name] == SUMMARIES[name]
     assert torch.isfinite(f.logits(torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)))).all()
 
@@ -41,8 +42,10 @@ def test_a_shipped_network_loads_offline_by_its_name(name: str) -> None:
 def test_a_card_says_how_the_network_was_made_and_how_good_it_is(name: str) -> None:
     card = told(name)
     recipe = {"cifar10-std": "std", "cifar10-linf": "fast", "cifar10-l2": "fast", "cifar10-cure": "cure"}[name]
-    assert card["recipe"]["name"] == recipe and card["recipe"]["parameters"]["seed"] == 0
-    assert card["data"]["images"] + card["data"]["held_out"] == 50_000 and len(card["data"]["sha256"]) == 64
+    assert card["recipe"]["name"] == recipe
+    assert card["recipe"]["parameters"]["seed"] == 0
+    assert card["data"]["images"] + card["data"]["held_out"] == 50_000
+    assert len(card["data"]["sha256"]) == 64
     kinds = {(a["kind"], a["norm"]) for a in card["accuracy"]}
     assert kinds == {("clean", None)} | {(k, n) for k in ("PGD-20", "AutoPGD") for n in ("linf", "l2")}
     assert all(0 <= a["value"] <= 1 for a in card["accuracy"])
