@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from attrsens.engine.doctor import doctor as doctor
     from attrsens.engine.report import Report as Report
+    from attrsens.engine.train import train as train
     from attrsens.engine.verbs import attack as attack
     from attrsens.engine.verbs import compare as compare
     from attrsens.engine.verbs import explain as explain
@@ -48,6 +49,7 @@ _HOME = {
     "load": "models.zoo",
     "score": "engine.verbs",
     "sweep": "engine.verbs",
+    "train": "engine.train",
 }
 __all__ = [*_HOME]
 

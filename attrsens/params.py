@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
@@ -101,10 +102,12 @@ class Hyper:
         if self.type is str:
             return value if isinstance(value, str) else None
         try:
+            if self.type is float and isinstance(value, str) and "/" in value:
+                value = float(Fraction(value))  # 8/255
             number = float(value)  # type: ignore[arg-type]
             if not math.isfinite(number) or (self.type is int and number != int(number)):
                 return None
             # an integer is read as one, so that large seeds keep every digit
             return int(value) if isinstance(value, (int, str)) and self.type is int else self.type(number)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, ZeroDivisionError):
             return None

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from attrsens.cli import attack, cache, compare, console, doctor, explain, listing, score, sweep
+from attrsens.cli import attack, cache, compare, console, doctor, explain, listing, score, sweep, train
 from attrsens.errors import AttrsensError, OutputError
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ app.command("sweep")(_interruptible(sweep.sweep))
 app.command("compare")(_interruptible(compare.compare))
 app.command("attack")(_interruptible(attack.attack))
 app.command("score")(_interruptible(score.score))
+app.command("train")(_interruptible(train.train))
 app.command("doctor")(_interruptible(doctor.doctor))
 app.command("list")(_interruptible(listing.listing))
 app.add_typer(cache.app, name="cache")

@@ -13,6 +13,7 @@ from attrsens.engine.presets import Preset, presets
 from attrsens.errors import unknown
 from attrsens.samples import samples
 from attrsens.spec import METHODS, SCORES, SIMILARITIES, WRAPPERS, Spec
+from attrsens.training import RECIPES
 
 
 def _methods() -> list[dict[str, Any]]:
@@ -58,6 +59,10 @@ def _metrics() -> list[dict[str, Any]]:
     return rows
 
 
+def _recipes() -> list[dict[str, Any]]:
+    return [_entry(RECIPES[name]) for name in RECIPES]
+
+
 def _presets() -> list[dict[str, Any]]:
     return [preset.entry() for preset in presets()]
 
@@ -67,17 +72,20 @@ WHAT: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "metrics": _metrics,
     "models": _models,
     "presets": _presets,
+    "recipes": _recipes,
     "samples": _samples,
 }
 
 
 def listing(
     what: Annotated[
-        str, typer.Argument(help="methods, metrics, models, presets or samples.", autocompletion=lambda: [*WHAT])
+        str,
+        typer.Argument(help="methods, metrics, models, presets, recipes or samples.", autocompletion=lambda: [*WHAT]),
     ],
     json: options.JsonList = None,
 ) -> None:
-    """What there is: methods and metrics with parameters, defaults, sources and costs; models; presets; samples."""
+    """What there is: methods and metrics with parameters, defaults, sources and costs; models; presets; recipes of
+    training; samples."""
     if what not in WHAT:
         raise unknown("list", what, WHAT)
     rows = WHAT[what]()
@@ -141,6 +149,13 @@ def _print_models(rows: list[dict[str, Any]]) -> None:
         console.out(f"{row['name']:<34}{row['summary']}")
 
 
+def _print_recipes(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        console.out(f"{row['name']:<8}{row['summary']}")
+        for p in row["parameters"]:
+            _print_parameter(p)
+
+
 def _print_samples(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         console.out(
@@ -174,5 +189,6 @@ PRINTERS = {
     "metrics": _print_metrics,
     "models": _print_models,
     "presets": _print_presets,
+    "recipes": _print_recipes,
     "samples": _print_samples,
 }

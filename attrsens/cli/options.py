@@ -251,7 +251,7 @@ def runs(
         given = ("values", "flags", "metric_flags")
         own = {n: p for n, p in inspect.signature(command, eval_str=True).parameters.items() if n not in given}
         known = registry.parameters().items()
-        methods = {n: _flag(n, owners, len(registry), panel) for n, owners in known if n not in own}
+        methods = {n: flag(n, owners, len(owners) == len(registry), panel) for n, owners in known if n not in own}
         judged = _metric_flags() if metrics else {}
         every = [Flag(n, None, n) for n in methods] + [Flag(w, metric, n) for w, (metric, n, _) in judged.items()]
 
@@ -306,13 +306,17 @@ def _metavar(hyper: Hyper) -> str:
     return "|".join(hyper.param.choices) if hyper.param.choices else words[hyper.type]
 
 
-def _flag(name: str, owners: dict[str, Hyper], entries: int, panel: str) -> Any:
+def flag(name: str, owners: dict[str, Hyper], everywhere: bool, panel: str = METHOD) -> Any:
+    """The option of a parameter, from the entries of a registry that have it.
+
+    Args:
+        everywhere: all of them have it, and with one meaning.
+    """
     some = next(iter(owners.values()))
     metavar = _metavar(some)
     meanings: dict[tuple[str, Any], list[str]] = {}
     for method, hyper in owners.items():
         meanings.setdefault((hyper.param.help, hyper.default), []).append(method)
-    everywhere = len(owners) == entries
     if everywhere:  # one meaning, perhaps several defaults
         defaults: dict[Any, list[str]] = {}
         for method, hyper in owners.items():

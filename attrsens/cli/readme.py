@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from attrsens.engine.presets import presets
 from attrsens.samples import samples
 from attrsens.spec import METHODS, SCORES, SIMILARITIES, WRAPPERS, Hyper
+from attrsens.training import RECIPES
 
 if TYPE_CHECKING:
     from attrsens.models.classifier import Classifier
@@ -39,6 +40,20 @@ def wrappers_table() -> str:
         spec = WRAPPERS[name]
         own = "; ".join(_parameter(h) for h in spec.hypers) or "none"
         lines.append(f"| `+{name}` | {spec.summary} | {spec.traits['cost']} | {own} |")
+    return "\n".join(lines)
+
+
+def recipes_table() -> str:
+    """Every recipe of `train` with its own parameters, then those that all have."""
+    lines = ["| recipe | what | parameters (default) |", "|---|---|---|"]
+    for name in RECIPES:
+        own = "; ".join(_parameter(h) for h in RECIPES[name].own()) or "none"
+        lines.append(f"| `{name}` | {RECIPES[name].summary} | {own} |")
+    lines += ["", "Every recipe also has:", ""]
+    for hyper in RECIPES.common:
+        others = {n: h.default for n, h in RECIPES.parameters()[hyper.name].items() if h.default != hyper.default}
+        default = ", ".join([f"default {hyper.default}", *(f"{n}: {d}" for n, d in others.items())])
+        lines.append(f"- `{hyper.name}` ({default}): {hyper.param.help}")
     return "\n".join(lines)
 
 

@@ -261,7 +261,7 @@ def _keep(path: Path, state: State, facts: dict[str, str]) -> None:
     temporary = path.parent / f".tmp-{os.getpid()}-{uuid.uuid4().hex}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(dict(state), temporary, {"format": KEPT, "payload": _payload(state), **facts})
+        save_file(dict(state), temporary, {"format": KEPT, "payload": payload_hash(state), **facts})
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -279,7 +279,7 @@ def _kept(path: Path, digest: str) -> tuple[State, list[str]] | None:
         with safe_open(path, framework="pt") as file:
             facts = file.metadata() or {}
             state: State = OrderedDict((name, file.get_tensor(name)) for name in json.loads(facts["names"]))
-        if (facts["format"], facts["source"], facts["payload"]) != (KEPT, digest, _payload(state)):
+        if (facts["format"], facts["source"], facts["payload"]) != (KEPT, digest, payload_hash(state)):
             raise ValueError("its hash differs")
         return _with_versions(state, clean_versions(json.loads(facts["versions"]))), list(json.loads(facts["layout"]))
     except Exception as error:  # a damaged file is read anew
@@ -289,7 +289,8 @@ def _kept(path: Path, digest: str) -> tuple[State, list[str]] | None:
         return None
 
 
-def _payload(state: Mapping[str, Tensor]) -> str:
+def payload_hash(state: Mapping[str, Tensor]) -> str:
+    """sha256 of names, kinds, shapes and bytes, whatever the file they lie in."""
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].contiguous()

@@ -18,6 +18,7 @@ from attrsens.models.labels import Labels, load_labels
 from attrsens.models.names import timm_names, torchvision_names
 from attrsens.models.nets import find_net
 from attrsens.models.robust import check_robust, robust_file, robust_names
+from attrsens.models.shipped import shipped
 from attrsens.places import weights_folder
 from attrsens.spec import MODEL_WRAPPERS, split_expression, write_expression
 
@@ -90,6 +91,14 @@ def lite0() -> Weights:
         module = assemble(arch, state, "lite0")
         labels = load_labels("imagenet")
         return Weights(module, "lite0", digest.result(), arch.preprocess, labels, ["torch.save"], path)
+
+
+def _card_net(path: Path) -> Weights:
+    return _from_file(path, None, None)
+
+
+for _name, (_summary, _path) in shipped().items():
+    MODELS[_name] = Named(_summary, partial(_card_net, _path))
 
 
 def known_models() -> dict[str, str]:
@@ -287,10 +296,14 @@ def _find(base: str, arch: str | None, offline: bool, keep: Path | None) -> Weig
 def _from_file(path: Path, arch: str | None, keep: Path | None) -> Weights:
     """The network of a checkpoint: wrappers off, normaliser out, names and shapes exactly the architecture's."""
     from attrsens.models.assemble import assemble, guess, outputs, wanted
+    from attrsens.models.cards import read_card
     from attrsens.models.checkpoints import read_checkpoint
     from attrsens.models.layouts import settle
 
     read = read_checkpoint(path, keep)
+    card = read_card(path)
+    if card is not None and arch is None:
+        arch = card.architecture
     if arch is None:
         arch = guess(read.state, find_architecture, str(path))
         log.info("%s: its tensors fit %s", path, arch)
@@ -303,4 +316,9 @@ def _from_file(path: Path, arch: str | None, keep: Path | None) -> Weights:
     labels = load_labels(net.labels) if net.labels else None
     labels = labels if labels and outputs(module) == len(labels) else None
     layout = [*read.layout, *settled.layout]
+    if card is not None:
+        steps, labels = card.preprocess, Labels(card.classes)
+        layout.append("model card")
+        if outputs(module) != len(labels):
+            raise AttrsensError(f"{path}: its model card names {len(labels)} classes; it has {outputs(module)}")
     return Weights(module, net.identity or arch, read.sha256, steps, labels, layout, path)

@@ -1,0 +1,374 @@
+"""`attrsens train`: data sets, files, the model card on its way back, messages and exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PIL
+from safetensors.torch import load_file, save_file
+
+import attrsens
+from attrsens.cli import run as run_cli
+from attrsens.engine.datasets import read_dataset
+from attrsens.engine.train import request
+from attrsens.errors import AttrsensError, NothingFound
+from attrsens.models.cards import FORMAT, read_card
+from attrsens.models.nets import find_net
+from attrsens.spec import Spec
+from attrsens.training import COMMON, RECIPES
+from attrsens.training.run import Trainer
+
+QUICK = ("--arch", "preact-resnet8", "--epochs", "1", "--batch", "16", "--attacked", "8", "--precision", "fp32")
+Run = Callable[..., tuple[int, str, str]]
+
+
+def pictures(count: int = 40, side: int = 16, classes: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    labels = np.arange(count) % classes
+    images = np.random.Generator(np.random.Philox(1)).integers(0, 120, (count, side, side, 3))
+    return (images + labels[:, None, None, None] * 60).astype(np.uint8), labels
+
+
+@pytest.fixture
+def npz(tmp_path: Path) -> str:
+    images, labels = pictures()
+    np.savez(tmp_path / "dots.npz", images=images, labels=labels, classes=np.array(["dark", "light"]))
+    return str(tmp_path / "dots.npz")
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str]) -> Run:
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code = run_cli([str(a) for a in arguments])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return call
+
+
+# -- data sets ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_by_class_and_an_npz_are_the_same_data(tmp_path: Path, npz: str) -> None:
+    images, labels = pictures()
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        folder = tmp_path / "root" / ("dark", "light")[label] / "deeper"
+        folder.mkdir(parents=True, exist_ok=True)
+        PIL.fromarray(image).save(folder / f"{i:03d}.png")
+    found, archived = read_dataset(str(tmp_path / "root")), read_dataset(npz)
+    assert found.classes == archived.classes == ("dark", "light")
+    dark, light = (archived.images[archived.labels == c] for c in (0, 1))
+    assert np.array_equal(found.images, np.concatenate([dark, light]))  # sorted by folder
+    assert found.sha256 != archived.sha256
+    assert read_dataset(npz, limit=10).images.shape == (10, 16, 16, 3)
+
+
+def test_pictures_of_several_sizes_want_a_size(tmp_path: Path) -> None:
+    for name, size in (("a", (40, 20)), ("b", (30, 30))):
+        (tmp_path / "root" / name).mkdir(parents=True)
+        PIL.new("L", size, 100).save(tmp_path / "root" / name / "x.png")
+    with pytest.raises(AttrsensError, match=r"x.png is 40 x 20; say with --size"):
+        read_dataset(str(tmp_path / "root"))
+    assert read_dataset(str(tmp_path / "root"), size=16).images.shape == (2, 16, 16, 3)  # grey became colour
+    PIL.new("L", (30, 30)).save(tmp_path / "root" / "loose.png")
+    with pytest.raises(AttrsensError, match="lies in no class"):
+        read_dataset(str(tmp_path / "root"), size=16)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"images": pictures()[0]}, "needs an array of labels"),
+        ({"images": pictures()[0], "labels": pictures()[1] - 1}, "labels from -1 to 0"),
+        ({"images": pictures()[0], "labels": pictures()[1], "classes": np.array(["a"])}, "for 1 classes"),
+        ({"images": pictures()[0], "labels": pictures()[1], "classes": np.zeros(2)}, "must be a list of names"),
+        ({"images": pictures()[0], "labels": pictures()[1] * 0}, "1 class; at least two"),
+        ({"images": np.zeros((2, 100, 100, 3), np.uint8), "labels": np.array([0, 1])}, "100 x 100; say with --size"),
+    ],
+)
+def test_what_a_data_set_has_to_be(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
+    np.savez(tmp_path / "odd.npz", **arrays)
+    with pytest.raises(AttrsensError, match=message):
+        read_dataset(str(tmp_path / "odd.npz"))
+
+
+def test_an_empty_folder_is_nothing_found(tmp_path: Path) -> None:
+    with pytest.raises(NothingFound):
+        read_dataset(str(tmp_path))
+
+
+def test_cifar10_is_never_downloaded_offline() -> None:
+    with pytest.raises(AttrsensError, match="--offline forbids its download"):
+        read_dataset("cifar10", offline=True)
+
+
+# -- files, and the way back -------------------------------------------------------------------------------------------
+
+
+def test_what_comes_out_is_a_model_that_needs_no_arch(npz: str, tmp_path: Path, cli: Run) -> None:
+    out = tmp_path / "nets"
+    code, told, noted = cli("train", npz, "--recipe", "fast", "--eps", "4/255", *QUICK, "--out", out, "--name", "n")
+    assert code == 0, noted
+    rows = [line.split("\t") for line in told.splitlines()]
+    assert [(r[1], r[2]) for r in rows] == [("clean", ""), ("PGD-20", "linf:0.01569"), ("AutoPGD", "linf:0.01569")]
+    assert "n trained (" in noted
+    assert sorted(p.name for p in out.iterdir()) == ["n.json", "n.md", "n.safetensors"]
+
+    f = attrsens.load(str(out / "n.safetensors"), device="cpu", fold=False)
+    data = read_dataset(npz)
+    seen, _ = data.split(1, 0)
+    mean, std = seen.statistics()
+    assert f.classes == ["dark", "light"]
+    assert f.architecture == "preact-resnet8"
+    assert f.preprocess.crop == 16
+    assert (f.preprocess.mean, f.preprocess.std) == (mean, std)
+    module = find_net("preact-resnet8").build(2).eval()
+    module.load_state_dict(load_file(out / "n.safetensors"))
+    x = torch.from_numpy(data.images[:3]).permute(0, 3, 1, 2) / 255
+    plain = module((x - torch.tensor(mean).reshape(-1, 1, 1)) / torch.tensor(std).reshape(-1, 1, 1))
+    assert torch.allclose(f.logits(x), plain.detach(), atol=1e-5)
+    assert torch.allclose(attrsens.load(str(out / "n.safetensors"), device="cpu").logits(x), plain, atol=1e-4)  # folded
+
+    report = json.loads((out / "n.json").read_text())
+    card = read_card(out / "n.safetensors")
+    assert card is not None
+    assert card.told == report["model"]
+    assert card.told["recipe"]["parameters"]["eps"] == 4 / 255
+    assert card.told["data"] == {"name": "dots", "sha256": data.sha256, "images": 39, "held_out": 1}
+    assert [a["kind"] for a in report["accuracy"]] == ["clean", "PGD-20", "AutoPGD"]
+    assert set(report["curves"][0]) == {"epoch", "loss", "clean", "adversarial", "guarded"}
+    text = (out / "n.md").read_text()
+    assert data.sha256 in text
+    assert "| PGD-20 | linf 4/255 | 1 |" in text
+    assert "preact-resnet8" in text
+
+
+def test_a_finished_training_is_not_done_again(
+    npz: str, tmp_path: Path, cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = ("train", npz, *QUICK, "--out", tmp_path, "--name", "n")
+    assert cli(*call)[0] == 0
+    before = {p.name: p.read_bytes() for p in tmp_path.glob("n.*")}
+    monkeypatch.setattr(Trainer, "run", lambda self: pytest.fail("trained again"))
+    code, told, noted = cli(*call, "--json", "-")
+    assert (code, noted) == (0, "")
+    assert json.loads(told)["provenance"]["fresh"] is False
+    code, _, noted = cli(*call)
+    assert code == 0
+    assert "n was trained already, nothing was done; --force trains it anew" in noted
+    assert before == {p.name: p.read_bytes() for p in tmp_path.glob("n.*")}
+    code, _, noted = cli(*call, "--seed", "1")
+    assert code == 2
+    assert "n.safetensors is of another training; choose another --out or --name, or --force" in noted
+    monkeypatch.undo()
+    assert cli(*call, "--budget", "l2:0.5")[0] == 2  # another adversary watches: that is another training
+    code, told, _ = cli(*call, "--budget", "linf:2/255", "--budget", "l2:0.5")  # measured anew, not trained anew
+    assert code == 0
+    assert len(told.splitlines()) == 5
+    assert load_file(tmp_path / "n.safetensors").keys() == find_net("preact-resnet8").build(2).state_dict().keys()
+    code, told, _ = cli(*call, "--seed", "1", "--force", "-q")
+    assert (code, told) == (0, "")
+
+
+def test_cure_goes_on_from_a_network(npz: str, tmp_path: Path, cli: Run) -> None:
+    assert cli("train", npz, *QUICK, "--out", tmp_path, "--name", "first", "-q")[0] == 0
+    first = tmp_path / "first.safetensors"
+    quick = [word for word in QUICK if word not in ("--arch", "preact-resnet8")]
+    code, told, noted = cli("train", npz, "--recipe", "cure", "--from", first, *quick, "--out", tmp_path, "--json", "-")
+    assert code == 0, noted
+    report = json.loads(told)
+    assert report["model"]["start"]["name"] == "first"
+    assert report["model"]["architecture"] == "preact-resnet8"
+    assert report["files"]["model"] == "dots-cure.safetensors"
+    a, b = load_file(first), load_file(tmp_path / "dots-cure.safetensors")
+    assert not torch.equal(a["linear.weight"], b["linear.weight"])
+    steps = [read_card(path).preprocess for path in (first, tmp_path / "dots-cure.safetensors")]  # type: ignore[union-attr]
+    assert steps[0] == steps[1]
+    code, _, noted = cli("train", npz, "--recipe", "cure", "--from", "lite0", *quick, "--out", tmp_path, "--name", "x")
+    assert code == 2
+    assert "from lite0: made for 1000 classes at 224 px; the data set has 2 at 16 px" in noted
+
+
+def test_python_can_train_too(npz: str, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"arch": "preact-resnet8", "attacked": 4, "precision": "fp32"}
+    found = attrsens.train(npz, "std", epochs=1, batch=16, out=tmp_path, val=npz, **settings)
+    assert found.fresh
+    assert found.model["validation"]["images"] == 40
+    assert [row["n"] for row in found.accuracy] == [40, 4, 4]
+    assert not attrsens.train(npz, "std", epochs=1, batch=16, out=tmp_path, val=npz, **settings).fresh
+
+
+def hostile(tmp_path: Path, **changes: Any) -> Path:
+    card = {
+        "architecture": "preact-resnet8",
+        "classes": ["a", "b"],
+        "preprocess": {"resize": 16, "crop": 16, "interp": "bilinear", "squash": False, "clamp": False,
+                       "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]},
+    }  # fmt: skip
+    state = find_net("preact-resnet8").build(2).state_dict()
+    save_file(state, tmp_path / "m.safetensors", {FORMAT: json.dumps(card | changes)})
+    return tmp_path / "m.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": "py:os:getcwd"}, "its architecture is no name"),
+        ({"architecture": "resnet-nothing"}, "unknown architecture 'resnet-nothing'"),
+        ({"architecture": 3}, "its architecture is no name"),
+        ({"classes": ["a", "b", "c"]}, "names 3 classes; it has 2"),
+        ({"classes": "ab"}, "its classes are no list of names"),
+        ({"preprocess": {}}, "its model card cannot be read"),
+        ({"preprocess": {"resize": "x", "crop": 1, "interp": "bilinear", "squash": False, "clamp": False,
+                         "mean": [0], "std": [1]}}, "its sides are no integers"),
+        ({"preprocess": {"resize": 8, "crop": 8, "interp": "bilinear", "squash": False, "clamp": False,
+                         "mean": [0], "std": [0]}}, "std must be above 0"),
+    ],
+)  # fmt: skip
+def test_a_card_is_read_as_data_from_a_stranger(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    assert attrsens.load(str(hostile(tmp_path)), device="cpu").classes == ["a", "b"]
+    with pytest.raises(AttrsensError, match=message):
+        attrsens.load(str(hostile(tmp_path, **changes)), device="cpu")
+
+
+def test_headers_that_are_no_card_are_left_alone(tmp_path: Path) -> None:
+    state = find_net("preact-resnet8").build(10).state_dict()
+    for metadata in (None, {"format": "pt"}, {"card": "{}"}):
+        save_file(state, tmp_path / "m.safetensors", metadata)
+        assert read_card(tmp_path / "m.safetensors") is None
+        assert attrsens.load(str(tmp_path / "m.safetensors"), device="cpu").architecture == "preact-resnet8"
+    save_file(state, tmp_path / "m.safetensors", {FORMAT: "{"})
+    with pytest.raises(AttrsensError, match="its model card cannot be read"):
+        read_card(tmp_path / "m.safetensors")
+
+
+# -- usage -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "data set nowhere: no such folder or file; give a folder with one folder a class"),
+        (["@", "--recipe", "xyz"], "unknown recipe 'xyz'; recipes: cure, fast, pgd, std"),
+        (["@", "--recipe", "fsat"], "unknown recipe 'fsat'; did you mean 'fast'?"),
+        (["@", "--eps", "0.1"], "std has no parameter 'eps'; recipes that have it: fast, pgd"),
+        (["@", "--recipe", "fast:steps=2"], "fast has no parameter 'steps'; recipes that have it: pgd"),
+        (["@", "--recipe", "fast", "--eps", "8/0"], "fast: eps must be a number of at least 0; got '8/0'"),
+        (["@", "--epochs", "0"], "std: epochs must be an integer of at least 1; got '0'"),
+        (["@", "--recipe", "cure"], "recipe cure continues a trained network; name it with --from"),
+        (["@", "--budget", "linf"], "budget 'linf': write NORM:EPS"),
+        (["@", "--budget", "l3:1"], "unknown norm 'l3'"),
+        (["@", "--width", "7"], "width 7: preact-resnet comes in 8, 16, 32, 40"),
+        (["@", "--width", "8", "--arch", "resnet18"], "width is of preact-resnet"),
+        (["@", "--arch", "py:a:b"], "a model card cannot name your own code"),
+        (["@", "--arch", "resnet19"], "unknown architecture 'resnet19'; did you mean 'resnet1"),
+        (["@", "--name", "a/b"], "name 'a/b': letters, digits"),
+        (["@", "--precision", "fp8"], "precision must be auto, fp32 or bf16; got 'fp8'"),
+        (["@", "--val", "nowhere.npz"], "data set nowhere.npz: no such folder or file"),
+        (["@", "--held-out", "40"], "held-out must leave images on both sides; got 40 of 40"),
+        (["@", "--device", "tpu"], "unknown device 'tpu'"),
+        (["@", "--from", "nothing.pt"], "no file nothing.pt"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(
+    arguments: list[str], message: str, npz: str, tmp_path: Path, cli: Run
+) -> None:
+    code, told, noted = cli("train", *[npz if a == "@" else a for a in arguments], "--out", tmp_path / "out")
+    assert (code, told) == (2, "")
+    assert message in noted
+    assert len(noted.splitlines()) == 1
+    assert not (tmp_path / "out" / "dots-std.safetensors").exists()
+
+
+def test_ctrl_c_keeps_the_checkpoint_and_tells_what_there_is(
+    npz: str, tmp_path: Path, cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = ("train", npz, *QUICK, "--epochs", "2", "--out", tmp_path, "--name", "n", "--json", "-")
+    step = Trainer._step
+
+    def interrupt(self: Trainer) -> None:
+        if self.state.step == 3:  # in the second epoch
+            raise KeyboardInterrupt
+        step(self)
+
+    monkeypatch.setattr(Trainer, "_step", interrupt)
+    code, told, noted = cli(*call)
+    assert code == 130
+    report = json.loads(told)
+    assert report["provenance"]["interrupted"]
+    assert len(report["curves"]) == 1
+    assert report["model"] == {}
+    assert (
+        noted
+        == f"attrsens: interrupted; the same command goes on from {tmp_path / 'n.checkpoint'}, if there is one yet\n"
+    )
+    assert (tmp_path / "n.checkpoint").exists()
+    assert not (tmp_path / "n.safetensors").exists()
+    monkeypatch.undo()
+    code, told, noted = cli(*call)
+    assert code == 0, noted
+    assert len(json.loads(told)["curves"]) == 2
+
+
+def test_two_processes_do_not_train_one_network(npz: str, tmp_path: Path, cli: Run) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    with (tmp_path / ".n.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        code, _, noted = cli("train", npz, *QUICK, "--out", tmp_path, "--name", "n")
+    assert code == 2
+    assert "another process trains it now" in noted
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(npz: str, tmp_path: Path, cli: Run) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, noted = cli("train", npz, *QUICK, "--out", tmp_path / "file")
+    assert code == 2
+    assert "cannot be written (Not a directory)" in noted
+
+
+def test_help_and_mistakes_need_no_torch(tmp_path: Path) -> None:
+    script = (
+        "import sys; from attrsens.cli import run\n"
+        "codes = [run(['train', '--help']), run(['train', 'nowhere']), run(['train', sys.argv[1], '--eps', '1'])]\n"
+        "print(codes, 'torch' in sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, env={**os.environ}, check=True
+    )
+    assert done.stderr.splitlines()[-1] == "[0, 2, 2] False"
+    assert "--weight-decay" in done.stdout
+
+
+# -- the registry ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*RECIPES])
+def test_recipes_keep_the_law(name: str, npz: str) -> None:
+    spec: Spec = RECIPES[name]
+    assert spec.summary
+    assert spec.version >= 1
+    assert {h.name for h in COMMON} <= {h.name for h in spec.hypers}
+    for hyper in spec.hypers:
+        assert hyper.check(str(hyper.default).lower(), name) == hyper.default
+        assert not hyper.param.help.endswith(".")
+    asked = request(npz, name, start="lite0" if spec.traits["start"] else None)
+    assert asked.parameters == spec.complete()
+
+
+def test_recipes_are_listed(cli: Run) -> None:
+    code, told, _ = cli("list", "recipes", "--json", "-")
+    rows = json.loads(told)
+    assert code == 0
+    assert [row["name"] for row in rows] == ["cure", "fast", "pgd", "std"]
+    assert {p["name"] for p in rows[1]["parameters"]} >= {"norm", "eps", "noise", "epochs", "seed"}
+    code, told, _ = cli("list", "recipes")
+    assert code == 0
+    assert "N-FGSM, de Jorge et al. 2022" in told
