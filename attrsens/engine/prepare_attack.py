@@ -90,20 +90,11 @@ def attacks(kind: str, given: Mapping[str, object]) -> list[Call]:
             raise AttrsensError("eps: no value given")
     calls: dict[str, Call] = {}
     for budget in budgets:
-        values = dict(given) | ({} if budget is None else {"eps": _number(budget)})
+        values = dict(given) | ({} if budget is None else {"eps": budget})
         call = parse_call(kind, values, ATTACKS)
         checked(call)
         calls[call.expression] = call
     return sorted(calls.values(), key=lambda call: float(call.parameters.get("eps", 0)))
-
-
-def _number(text: object) -> object:
-    """A budget; `8/255` is read as a fraction."""
-    above, slash, below = str(text).partition("/")
-    try:
-        return float(above) / float(below) if slash else text
-    except (ValueError, ZeroDivisionError):
-        return text
 
 
 def _check_method(call: Call, spec: Spec) -> None:
