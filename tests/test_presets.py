@@ -25,6 +25,7 @@ from attrsens.engine.cell import parse_calls
 from attrsens.engine.metrics import parse_metrics
 from attrsens.engine.plan import plan
 from attrsens.engine.prepare import prepare, prepare_score
+from attrsens.engine.prepare_attack import prepare_attack
 from attrsens.engine.prepare_compare import prepare_compare
 from attrsens.engine.prepare_sweep import prepare_sweep
 from attrsens.engine.presets import load, read, shipped, without
@@ -68,7 +69,7 @@ def commands() -> dict[str, typer.Context]:
 def test_the_issue_s_presets_are_there():
     cross = {"sam-noise", "sam-sg-cross", "sam-gbp-cross", "sam-gi-ig", "sam-outline"}
     assert cross <= {p.name for p in ALL if p.command == "compare"}
-    assert {"explain", "score", "compare", "sweep"} == {p.command for p in ALL}
+    assert {"explain", "score", "compare", "sweep", "attack"} == {p.command for p in ALL}
     sweeps = {p.name for p in ALL if p.command == "sweep"}
     knobs = "sg-n sg-std mp-iter mp-blur mp-seed mp-init sp-l sp-s lime-seed lime-n lime-k tennis acc-45 hidden".split()
     assert {f"sam-{knob}" for knob in knobs} | {"hse-radius", "smo-infid-sigma"} <= sweeps
@@ -166,6 +167,12 @@ def test_the_plan_of_a_preset_on_a_small_net(preset, image):
         swept = {k: given[k] for k in ("param", "values", "reference")}
         prepared = prepare_sweep(image, metrics=metrics, draws=preset.options["draws"], **swept, **options)
         assert all(len(v) > 1 for knobs in prepared.config["values"].values() for v in knobs.values())
+    elif preset.command == "attack":
+        flags = {
+            k.replace("-", "_"): v for k, v in preset.options.items() if k not in ("method", "kind", "lpips-range")
+        }
+        prepared = prepare_attack(image, kind=preset.options["kind"], attack=flags, **options)
+        assert len(prepared.attacks) == str(preset.options["eps"]).count(",") + 1 if "eps" in preset.options else 1
     elif metrics:
         prepared = prepare_score(image, metrics=metrics, calibrate=False, **options)
     else:

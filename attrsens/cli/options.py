@@ -253,7 +253,8 @@ def runs(
         known = registry.parameters().items()
         methods = {n: flag(n, owners, len(owners) == len(registry), panel) for n, owners in known if n not in own}
         judged = _metric_flags() if metrics else {}
-        every = [Flag(n, None, n) for n in methods] + [Flag(w, metric, n) for w, (metric, n, _) in judged.items()]
+        own_flags = methods if registry is METHODS else {}  # an attack's go with no method
+        every = [Flag(n, None, n) for n in own_flags] + [Flag(w, metric, n) for w, (metric, n, _) in judged.items()]
 
         def wrapper(**given: Any) -> int:
             chosen: Chosen | None = given["preset"]

@@ -18,7 +18,7 @@ from attrsens.engine.inputs import printable
 from attrsens.engine.metrics import parse_metrics
 from attrsens.errors import AttrsensError, InputError, unknown
 from attrsens.images import read_bytes
-from attrsens.spec import METHODS, SCORES, SIMILARITIES, split_expression
+from attrsens.spec import ATTACKS, METHODS, SCORES, SIMILARITIES, Registry, split_expression
 
 FOLDER = Path(__file__).parent.parent / "presets"
 COMMANDS = ("explain", "sweep", "compare", "attack", "score")
@@ -226,7 +226,8 @@ def _check_values(preset: Preset) -> None:
             for parameter in registry[metric].hypers
             if f"{metric}-{parameter.name}".replace("_", "-") == key
         ]
-        owners = METHODS.owners(key.replace("-", "_"))
+        registry = ATTACKS if preset.command == "attack" else METHODS
+        owners = registry.owners(key.replace("-", "_"))
         try:
             if key == "method":
                 parse_calls(texts, {})
@@ -235,17 +236,18 @@ def _check_values(preset: Preset) -> None:
             elif metrics:
                 metrics[0][0].parse(metrics[0][1], texts[0])
             elif owners:
-                _parse_any(owners, key.replace("-", "_"), texts[0])
+                for text in texts[0].split(",") if key == "eps" else texts[:1]:
+                    _parse_any(registry, owners, key.replace("-", "_"), text)
         except AttrsensError as error:
             raise preset.wrong(printable(key), str(error)) from None
 
 
-def _parse_any(owners: list[str], parameter: str, text: str) -> None:
-    """Raise if no method takes the value."""
+def _parse_any(registry: Registry, owners: list[str], parameter: str, text: str) -> None:
+    """Raise if no entry takes the value."""
     errors = []
     for owner in owners:
         try:
-            METHODS[owner].parse(parameter, text)
+            registry[owner].parse(parameter, text)
             return
         except AttrsensError as error:
             errors.append(error)
