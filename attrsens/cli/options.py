@@ -11,6 +11,7 @@ import typer
 
 from attrsens.cli.preset import Chosen, Flag, PresetOption
 from attrsens.engine.store import DEFAULT_LIMIT
+from attrsens.params import written
 from attrsens.samples import samples
 from attrsens.spec import METHODS, SCORES, SIMILARITIES, Hyper, Registry
 
@@ -312,7 +313,7 @@ def _flag(name: str, owners: dict[str, Hyper], entries: int, panel: str) -> Any:
     meanings: dict[tuple[str, Any], list[str]] = {}
     for method, hyper in owners.items():
         meanings.setdefault((hyper.param.help, hyper.default), []).append(method)
-    everywhere = len(owners) == entries
+    everywhere = len(owners) == entries and len({hyper.param.help for hyper in owners.values()}) == 1
     if everywhere:  # one meaning, perhaps several defaults
         defaults: dict[Any, list[str]] = {}
         for method, hyper in owners.items():
@@ -322,7 +323,7 @@ def _flag(name: str, owners: dict[str, Hyper], entries: int, panel: str) -> Any:
         text = f"{some.param.help} (default {most}{'; ' if rest else ''}{'; '.join(rest)})"
     else:
         text = "; ".join(
-            f"{', '.join(m)}: {help} (default {default if default != '' else 'none'})"
+            f"{', '.join(m)}: {help} (default {written(default) if default != '' else 'none'})"
             for (help, default), m in meanings.items()
         )
     option = typer.Option(f"--{name.replace('_', '-')}", metavar=metavar, help=text, rich_help_panel=panel)

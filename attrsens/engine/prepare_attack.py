@@ -90,7 +90,9 @@ def attacks(kind: str, given: Mapping[str, object]) -> list[Call]:
             raise AttrsensError("eps: no value given")
     calls: dict[str, Call] = {}
     for budget in budgets:
-        values = dict(given) | ({} if budget is None else {"eps": _number(budget)})
+        given = {**given} | ({} if budget is None else {"eps": budget})
+        real = {h.name for h in ATTACKS[kind].hypers if h.type is float}
+        values = {name: _number(value) if name in real else value for name, value in given.items()}
         call = parse_call(kind, values, ATTACKS)
         checked(call)
         calls[call.expression] = call
@@ -98,7 +100,7 @@ def attacks(kind: str, given: Mapping[str, object]) -> list[Call]:
 
 
 def _number(text: object) -> object:
-    """A budget; `8/255` is read as a fraction."""
+    """A number; `8/255` is read as a fraction."""
     above, slash, below = str(text).partition("/")
     try:
         return float(above) / float(below) if slash else text
