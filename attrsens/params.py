@@ -111,3 +111,12 @@ class Hyper:
             return int(value) if isinstance(value, (int, str)) and self.type is int else self.type(number)
         except (TypeError, ValueError, ZeroDivisionError):
             return None
+
+
+def written(value: Value) -> str:
+    """A value for people: grey levels as fractions of 255."""
+    text = str(value)
+    if not isinstance(value, float) or len(text) < 10:
+        return text
+    levels = value * 255
+    return f"{levels:.0f}/255" if abs(levels - round(levels)) < 1e-9 else text

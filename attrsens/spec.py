@@ -272,7 +272,7 @@ COMMON = (
 )
 
 METHODS = Registry("method", "attrsens.methods", COMMON, traits=("gradient", "cost"))
-ATTACKS = Registry("attack", "attrsens.attacks", traits=("cost",))
+ATTACKS = Registry("attack", "attrsens.attacks", traits=("cost", "source"))
 WRAPPERS = Registry("wrapper", "attrsens.methods.wrappers", traits=("cost",))
 MODEL_WRAPPERS = Registry("model wrapper", "attrsens.models.wrappers")
 

@@ -27,7 +27,15 @@ def generated(function: str) -> str:
 
 @pytest.mark.parametrize(
     "function",
-    ["methods_table", "metrics_table", "wrappers_table", "samples_table", "presets_table", "recipes_table"],
+    [
+        "methods_table",
+        "metrics_table",
+        "wrappers_table",
+        "attacks_table",
+        "samples_table",
+        "presets_table",
+        "recipes_table",
+    ],
 )
 def test_tables_are_fresh(function: str) -> None:
     assert generated(function) == getattr(readme, function)(), "run: cog -r README.md"
@@ -44,11 +52,12 @@ def test_help_is_fresh() -> None:
 
 
 def test_every_option_in_the_examples_exists() -> None:
+    from attrsens.cli.attack import attack
     from attrsens.cli.explain import explain
     from attrsens.cli.score import score
     from attrsens.cli.train import train
 
-    for command, least in ((explain, 7), (score, 5), (train, 4)):
+    for command, least in ((explain, 7), (score, 5), (attack, 5), (train, 4)):
         names = [name.replace("__", "-").replace("_", "-") for name in command.__annotations__]
         known = {f"--{name}" for name in names} | {"--method", "--target", "--model", "--from"}
         lines = re.findall(rf"^attrsens {command.__name__} .*$", TEXT, re.M)

@@ -1,7 +1,7 @@
 """Attacks on explanations, one function each: (cases, *, hyperparameters) -> outcomes, one a case.
 
 Every module here is found by itself; flags, checks, cache keys and tables come from the signature. The decorator states
-`cost` in words, and besides:
+`cost` in words and `source`, and besides:
 
 - `differentiable`: the map is followed by its gradient, so the method must be `differentiable`; cases come several in a
   batch, which they fill by their images alone, where the method's maps do

@@ -32,7 +32,14 @@ if TYPE_CHECKING:
 SHAPES = ("none", "disc", "square", "ring", "cross", "frame")
 
 
-@ATTACKS("manipulate", version=1, target=True, differentiable=True, cost=PASSES)
+@ATTACKS(
+    "manipulate",
+    version=1,
+    target=True,
+    differentiable=True,
+    cost=PASSES,
+    source="Dombrowski et al. 2019; SMO equation 1; methods 5.1",
+)
 def manipulate(
     cases: Sequence[Case],
     *,

@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from attrsens.attacks._case import Case, Outcome
 
 
-@ATTACKS("boundary", version=1, maps=False, rows=True, cost="search; with the default 1,314 F + 1,048 B")
+@ATTACKS(
+    "boundary",
+    version=1,
+    maps=False,
+    rows=True,
+    cost="search; with the default 1,314 F + 1,048 B",
+    source="BND (Wang et al. 2022); methods 5.6",
+)
 def boundary(
     cases: Sequence[Case],
     *,

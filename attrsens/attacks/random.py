@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from attrsens.attacks._case import Case, Outcome
 
 
-@ATTACKS("random", version=1, cost="n (map + 1 F)")
+@ATTACKS("random", version=1, cost="n (map + 1 F)", source="HSE figure 2; Ghorbani et al. 2019; methods 5.7")
 def random_search(
     cases: Sequence[Case],
     *,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from attrsens.attacks._case import Case, Outcome
 
 
-@ATTACKS("untargeted", version=1, differentiable=True, cost=PASSES)
+@ATTACKS("untargeted", version=1, differentiable=True, cost=PASSES, source="Ghorbani et al. 2019, in spirit; methods 5")
 def untargeted(
     cases: Sequence[Case],
     *,
@@ -64,7 +64,7 @@ def untargeted(
     return optimise(cases, objective, settings(given, start=0.5))
 
 
-@ATTACKS("topk", version=1, differentiable=True, cost=PASSES)
+@ATTACKS("topk", version=1, differentiable=True, cost=PASSES, source="Ghorbani et al. 2019, top-k attack; methods 5")
 def top_out(
     cases: Sequence[Case],
     *,
@@ -103,7 +103,9 @@ def top_out(
     return optimise(cases, objective, settings(given))
 
 
-@ATTACKS("centre", version=1, differentiable=True, cost=PASSES)
+@ATTACKS(
+    "centre", version=1, differentiable=True, cost=PASSES, source="Ghorbani et al. 2019, mass-centre attack; methods 5"
+)
 def centre_away(
     cases: Sequence[Case],
     *,

@@ -11,8 +11,9 @@ import typer
 from attrsens.cli import console, options
 from attrsens.engine.presets import Preset, presets
 from attrsens.errors import unknown
+from attrsens.params import written
 from attrsens.samples import samples
-from attrsens.spec import METHODS, SCORES, SIMILARITIES, WRAPPERS, Spec
+from attrsens.spec import ATTACKS, METHODS, SCORES, SIMILARITIES, WRAPPERS, Spec
 from attrsens.training import RECIPES
 
 
@@ -33,6 +34,16 @@ def _entry(spec: Spec) -> dict[str, Any]:
             {"name": h.name, "type": h.type.__name__, "default": h.default, **asdict(h.param)} for h in spec.hypers
         ],
     }
+
+
+def _attacks() -> list[dict[str, Any]]:
+    rows = []
+    for name in ATTACKS:
+        traits = ATTACKS[name].traits
+        row = _entry(ATTACKS[name]) | {"source": traits.get("source"), "maps": bool(traits.get("maps", True))}
+        row.pop("gradient")
+        rows.append(row | {"target": bool(traits.get("target")), "differentiable": bool(traits.get("differentiable"))})
+    return rows
 
 
 def _models() -> list[dict[str, Any]]:
@@ -70,6 +81,7 @@ def _presets() -> list[dict[str, Any]]:
 WHAT: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "methods": _methods,
     "metrics": _metrics,
+    "attacks": _attacks,
     "models": _models,
     "presets": _presets,
     "recipes": _recipes,
@@ -80,11 +92,13 @@ WHAT: dict[str, Callable[[], list[dict[str, Any]]]] = {
 def listing(
     what: Annotated[
         str,
-        typer.Argument(help="methods, metrics, models, presets, recipes or samples.", autocompletion=lambda: [*WHAT]),
+        typer.Argument(
+            help="methods, metrics, attacks, models, presets, recipes or samples.", autocompletion=lambda: [*WHAT]
+        ),
     ],
     json: options.JsonList = None,
 ) -> None:
-    """What there is: methods and metrics with parameters, defaults, sources and costs; models; presets; recipes of
+    """What there is: methods, metrics and attacks with parameters, defaults, sources, costs; models; presets; recipes of
     training; samples."""
     if what not in WHAT:
         raise unknown("list", what, WHAT)
@@ -109,12 +123,13 @@ def _print_methods(rows: list[dict[str, Any]]) -> None:
 
 
 def _print_parameter(p: dict[str, Any]) -> None:
-    default = p["default"] if p["default"] != "" else "none"
-    line = f"        {p['name']:<15}{default!s:<10}{p['help']}"
+    default = written(p["default"]) if p["default"] != "" else "none"
+    line = f"        {p['name']:<15}{default:<10}" if len(p["name"]) < 15 else f"        {p['name']} {default:<8}"
+    line += f"{'' if line.endswith(' ') else '  '}{p['help']}"
     if p["choices"]:
         line += f"; one of {', '.join(p['choices'])}"
     if p["sweep"]:
-        line += f"; sweep {', '.join(map(str, p['sweep']))}"
+        line += f"; sweep {', '.join(map(written, p['sweep']))}"
     console.out(line + (f"  ({p['source']})" if p["source"] else ""))
 
 
@@ -137,6 +152,22 @@ def _print_metrics(rows: list[dict[str, Any]]) -> None:
     console.out("\nEvery score also has:")
     for hyper in SCORES.common:
         console.out(f"        {hyper.name:<15}{hyper.default!s:<10}{hyper.param.help}")
+
+
+def _print_attacks(rows: list[dict[str, Any]]) -> None:
+    width = max(len(row["name"]) for row in rows) + 3
+    for row in rows:
+        fits = (
+            "no map: the image alone"
+            if not row["maps"]
+            else "differentiable methods"
+            if row["differentiable"]
+            else ("any method")
+        )
+        console.out(f"{row['name']:<{width}}{row['summary']}  [{row['cost']}]")
+        console.out(f"        attacks {fits}; {row['source']}")
+        for p in row["parameters"]:
+            _print_parameter(p)
 
 
 def _print_models(rows: list[dict[str, Any]]) -> None:
@@ -187,6 +218,7 @@ def _print_presets(rows: list[dict[str, Any]]) -> None:
 PRINTERS = {
     "methods": _print_methods,
     "metrics": _print_metrics,
+    "attacks": _print_attacks,
     "models": _print_models,
     "presets": _print_presets,
     "recipes": _print_recipes,

@@ -11,6 +11,7 @@ import typer
 
 from attrsens.cli.preset import Chosen, Flag, PresetOption
 from attrsens.engine.store import DEFAULT_LIMIT
+from attrsens.params import written
 from attrsens.samples import samples
 from attrsens.spec import METHODS, SCORES, SIMILARITIES, Hyper, Registry
 
@@ -251,7 +252,7 @@ def runs(
         given = ("values", "flags", "metric_flags")
         own = {n: p for n, p in inspect.signature(command, eval_str=True).parameters.items() if n not in given}
         known = registry.parameters().items()
-        methods = {n: flag(n, owners, len(owners) == len(registry), panel) for n, owners in known if n not in own}
+        methods = {n: flag(n, owners, _alike(owners, len(registry)), panel) for n, owners in known if n not in own}
         judged = _metric_flags() if metrics else {}
         own_flags = methods if registry is METHODS else {}  # an attack's go with no method
         every = [Flag(n, None, n) for n in own_flags] + [Flag(w, metric, n) for w, (metric, n, _) in judged.items()]
@@ -307,6 +308,11 @@ def _metavar(hyper: Hyper) -> str:
     return "|".join(hyper.param.choices) if hyper.param.choices else words[hyper.type]
 
 
+def _alike(owners: dict[str, Hyper], entries: int) -> bool:
+    """Whether all entries of a registry have a parameter, and with one meaning."""
+    return len(owners) == entries and len({hyper.param.help for hyper in owners.values()}) == 1
+
+
 def flag(name: str, owners: dict[str, Hyper], everywhere: bool, panel: str = METHOD) -> Any:
     """The option of a parameter, from the entries of a registry that have it.
 
@@ -327,7 +333,7 @@ def flag(name: str, owners: dict[str, Hyper], everywhere: bool, panel: str = MET
         text = f"{some.param.help} (default {most}{'; ' if rest else ''}{'; '.join(rest)})"
     else:
         text = "; ".join(
-            f"{', '.join(m)}: {help} (default {default if default != '' else 'none'})"
+            f"{', '.join(m)}: {help} (default {written(default) if default != '' else 'none'})"
             for (help, default), m in meanings.items()
         )
     option = typer.Option(f"--{name.replace('_', '-')}", metavar=metavar, help=text, rich_help_panel=panel)

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from attrsens.engine.presets import presets
+from attrsens.params import written
 from attrsens.samples import samples
-from attrsens.spec import METHODS, SCORES, SIMILARITIES, WRAPPERS, Hyper
+from attrsens.spec import ATTACKS, METHODS, SCORES, SIMILARITIES, WRAPPERS, Hyper
 from attrsens.training import RECIPES
 
 if TYPE_CHECKING:
@@ -70,6 +71,27 @@ def metrics_table() -> str:
             lines.append(f"| `{name}` | {' | '.join(str(fact).replace('|', '&#124;') for fact in facts)} |")
         lines.append("")
     return "\n".join(lines).rstrip()
+
+
+def attacks_table() -> str:
+    """Every attack: what it does, on which methods, its cost and parameters; those that several share stand below."""
+    lines = ["| attack | what | of | cost of an attack | parameters of its own (default) |", "|---|---|---|---|---|"]
+    shared: dict[tuple[str, str], dict[str, list[str]]] = {}  # (name, help): attacks by default
+    for name, owners in ATTACKS.parameters().items():
+        for attack, hyper in owners.items():
+            shared.setdefault((name, hyper.param.help), {}).setdefault(_default(hyper), []).append(attack)
+    shared = {key: found for key, found in shared.items() if sum(map(len, found.values())) > 1}
+    for name in ATTACKS:
+        spec, traits = ATTACKS[name], ATTACKS[name].traits
+        own = "; ".join(_parameter(h) for h in spec.hypers if (h.name, h.param.help) not in shared) or "none"
+        of = "maps of any method" if traits.get("maps", True) else "images"
+        of = "maps that have a gradient" if traits.get("differentiable") else of
+        lines.append(f"| `{name}` | {spec.summary} | {of} | {traits['cost']} | {own} |")
+    lines += ["", "Several have:", ""]
+    for (name, text), found in sorted(shared.items()):
+        told = "; ".join(f"{', '.join(attacks)}: {value}" for value, attacks in found.items())
+        lines.append(f"- `{name}` ({told}): {text}")
+    return "\n".join(lines)
 
 
 def predictions(f: Classifier) -> dict[str, str | None]:
@@ -161,9 +183,9 @@ def help_text(*command: str) -> str:
 
 
 def _parameter(hyper: Hyper) -> str:
-    sweep = ", ".join(map(str, hyper.param.sweep))
+    sweep = ", ".join(map(written, hyper.param.sweep))
     return f"`{hyper.name}` {hyper.param.help} ({_default(hyper)}{'; ' + sweep if sweep else ''})"
 
 
 def _default(hyper: Hyper) -> str:
-    return "none" if hyper.default == "" else str(hyper.default)
+    return "none" if hyper.default == "" else written(hyper.default)
