@@ -67,8 +67,11 @@ def _search(case: Case, draws: str, eps: float, n: int, step: float, measure: st
     x, explainer = case.pixels, case.explainer
     f = explainer.classifier.view()
     if case.dry:
-        one = explainer.raw(x).passes
-        return Outcome(x, passes=Passes(n * (one.forward + explainer.classifier.copies), n * one.backward))
+        one, width = explainer.raw(x).passes, f.sizes[1]
+        together = "together" in explainer.spec.traits and not explainer.wrappers
+        rows = -(-n // width) * width if together else n  # a batch is filled up with copies
+        forward = rows * one.forward + n * explainer.classifier.copies
+        return Outcome(x, passes=Passes(forward, rows * one.backward))
     stream = Stream(seed, explainer.image, f"attack {draws}")
     walked: list[Tensor] = []
 

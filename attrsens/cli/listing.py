@@ -98,8 +98,8 @@ def listing(
     ],
     json: options.JsonList = None,
 ) -> None:
-    """What there is: methods, metrics and attacks with parameters, defaults, sources, costs; models; presets; recipes of
-    training; samples."""
+    """What there is: methods, metrics and attacks with parameters, defaults, sources, costs; models; presets; recipes
+    of training; samples."""
     if what not in WHAT:
         raise unknown("list", what, WHAT)
     rows = WHAT[what]()
@@ -157,13 +157,8 @@ def _print_metrics(rows: list[dict[str, Any]]) -> None:
 def _print_attacks(rows: list[dict[str, Any]]) -> None:
     width = max(len(row["name"]) for row in rows) + 3
     for row in rows:
-        fits = (
-            "no map: the image alone"
-            if not row["maps"]
-            else "differentiable methods"
-            if row["differentiable"]
-            else ("any method")
-        )
+        fits = "differentiable methods" if row["differentiable"] else "any method"
+        fits = fits if row["maps"] else "no map: the image alone"
         console.out(f"{row['name']:<{width}}{row['summary']}  [{row['cost']}]")
         console.out(f"        attacks {fits}; {row['source']}")
         for p in row["parameters"]:

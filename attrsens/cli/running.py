@@ -70,14 +70,14 @@ def go(
     gc.enable()
     gc.freeze()  # what was imported and loaded need not be looked at again
     if v["plan"]:
-        from attrsens.engine.plan import plan as make_plan
+        from attrsens.engine.plan import plan_of
 
-        _show_plan(make_plan(prepared.request, prepared.store, prepared.judging), json)
+        _show_plan(plan_of(prepared), json)
         return 0
     if prepared.config.get("apart") and not quiet:
-        from attrsens.engine.plan import plan as make_plan
+        from attrsens.engine.plan import plan_of
 
-        told = make_plan(prepared.request, prepared.store, prepared.judging)
+        told = plan_of(prepared)
         console.note(
             f"plan: {told.cells} maps, {told.cached} of them finished; {told.forward} forward and {told.backward} "
             f"backward passes, about {told.seconds:.0f} s"

@@ -110,6 +110,13 @@ class Attacker:
         count = max(1, len(self.sources) * self.targets)
         return math.ceil(count / math.ceil(count / classifier.sizes[1]))
 
+    def cell(self, classifier: Classifier, method: Call, call: Call, clean: Cell, goal: Goal | None) -> Cell:
+        """Of an attack on a map, from that of the image and its class."""
+        extra = [Call("target", goal.mark, 1, {})] if goal else []
+        calls = (method.raw(), call, *extra) if explains(call) else (call,)
+        target = clean.target if explains(call) else None
+        return replace(clean, target=target, calls=calls, width=self.width(classifier, method, call))
+
     def grouped(self, parts: Iterator[list[Result]], classifiers: Sequence[Classifier]) -> Iterator[list[Result]]:
         """The results of each image and classifier, followed by its attacked maps."""
         widths = [self.width(c, method, call) for c in classifiers for method in self.methods for call in self.calls]
@@ -189,11 +196,7 @@ class Attacker:
         except AttrsensError as error:
             self._fail(look, found, call, error)
             return None
-        extra = [Call("target", goal.mark, 1, {})] if goal else []
-        width = self.width(look.classifier, found.call, call)
-        calls = (found.call.raw(), call, *extra) if explains(call) else (call,)
-        target = found.target if explains(call) else None
-        cell = replace(look.ready.cell(look.classifier, target), calls=calls, width=width)
+        cell = self.cell(look.classifier, found.call, call, look.ready.cell(look.classifier, found.target), goal)
         row = Row(look, found, call, goal, cell)
         entry = self.store.get(row.key) if self.store else None
         if entry:

@@ -23,6 +23,8 @@ from attrsens.explainer import raw_across, raw_together
 from attrsens.images import Image
 
 if TYPE_CHECKING:
+    from attrsens.engine.attack_plan import Attacks
+    from attrsens.engine.prepare import Prepared
     from attrsens.models.classifier import Classifier
 
 CALIBRATION = 2.0  # seconds at most
@@ -33,8 +35,8 @@ class Plan:
     """What would run.
 
     Attributes:
-        cells: maps that were asked for; `cached` of them need no pass. Images whose top-1 is not in the store count as
-            not cached.
+        cells: maps and attacks that were asked for; `cached` of them need no pass. Images whose top-1 is not in the
+            store count as not cached.
         forward, backward: passes that would be made, predictions included.
         memory_mb: peak of the process while calibrating; None where the system does not tell.
         seconds: expected, from the throughput measured in the calibration.
@@ -167,13 +169,29 @@ class _Rows:
             yield classifier, known[place]
 
 
-def plan(request: Request, store: Store | None, judging: Judging | None = None, timed: bool = True) -> Plan:
+def plan_of(prepared: Prepared, timed: bool = True) -> Plan:
+    """`plan` of all that a prepared request asks for."""
+    if not prepared.attacks:
+        return plan(prepared.request, prepared.store, prepared.judging, timed)
+    from attrsens.engine.attack_plan import Attacks
+
+    return plan(prepared.request, prepared.store, timed=timed, attacks=Attacks(prepared))
+
+
+def plan(
+    request: Request,
+    store: Store | None,
+    judging: Judging | None = None,
+    timed: bool = True,
+    attacks: Attacks | None = None,
+) -> Plan:
     """Count cells and passes, then measure the throughput for at most two seconds; nothing else is computed.
 
     Args:
         timed: without it nothing is measured, and no time expected.
         judging: scores that are asked for besides the maps. Where an image's class is not known yet, none of them count
             as finished.
+        attacks: on the maps.
     """
     cells = cached = images = 0
     apart = PassInfo()
@@ -245,10 +263,15 @@ def plan(request: Request, store: Store | None, judging: Judging | None = None, 
                 kept = memo if entry else own
                 more = _judging_cost(request, judging, classifier, image, shape, targets, entry, store, marks, kept)
                 run_forward, run_backward = run_forward + more.forward, run_backward + more.backward
+            if attacks:
+                attacks.add(classifier, source, image, shape, targets, known[0] if known else None)
             spend(classifier, PassInfo(run_forward, run_backward))
         images += 1
     for classifier, made in rows.cost():
         spend(classifier, made)
+    for classifier, made in attacks.cost() if attacks else ():
+        spend(classifier, made)
+    cells, cached = (cells + attacks.cells, cached + attacks.cached) if attacks else (cells, cached)
     seconds = 0.0
     for classifier in request.classifiers if timed else ():
         made = spending.get(classifier.id, PassInfo())

@@ -210,10 +210,11 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
         comparer = Comparer.around(judge)
         parts = comparer.grouped(run(request, prepared.store, tally, comparer), size)
     planned: PassInfo | None = None
-    if prepared.sweep and not prepared.sweep.goal:
-        from attrsens.engine.plan import plan
+    if prepared.attacks or (prepared.sweep and not prepared.sweep.goal):
+        from attrsens.engine.plan import plan, plan_of
 
-        expected = plan(request, prepared.store, timed=False)
+        whole = prepared.attacks
+        expected = plan_of(prepared, timed=False) if whole else plan(request, prepared.store, timed=False)
         planned = PassInfo(expected.forward, expected.backward)
     results: list[Result] = []
     records = []
