@@ -63,3 +63,18 @@ def test_a_small_sweep_is_measured() -> None:
     assert cells[1:3] == ["2 F + 2 B", "3 F + 3 B"]
     assert cells[6:8] == ["Captum (4)", "33%"]
     assert cells[-1] == "1 / 0"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_step_of_an_attack_is_measured() -> None:
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / "attack.py"), "--quick"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "both sides agree" in done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("| 1 | grad, lite0 |")]

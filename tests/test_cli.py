@@ -943,7 +943,7 @@ def test_lists(run_cli):
 def test_every_flag_that_takes_a_word_says_what_it_takes():
     assert len(METHODS.parameters()) > 8
     for name, owners in METHODS.parameters().items():
-        annotation = options._flag(name, owners)
+        annotation = options.flag(name, owners, False)
         help_text = annotation.__metadata__[0].help
         assert "default" in help_text
         assert not re.search(r"\[[a-z#/@]", help_text), f"{name}: rich would take it for markup"

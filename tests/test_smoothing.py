@@ -156,7 +156,7 @@ def test_the_softplus_wrapper_explains_the_smoothed_network_and_predicts_with_th
     assert plain["target"] == soft["target"]
     assert plain["heatmap"]["sketch"] != soft["heatmap"]["sketch"]
     assert soft["method"]["name"] == "grad"
-    assert soft["method"]["wrappers"] == [{"name": "softplus", "version": 1, "parameters": {"beta": 0.8}}]
+    assert soft["method"]["wrappers"] == [{"name": "softplus", "version": 2, "parameters": {"beta": 0.8}}]
     assert soft["method"]["expression"].endswith("+softplus:beta=0.8")
     assert soft["heatmap"]["npy"].startswith("heatmaps/coffee.lite0.grad_softplus.")
 
