@@ -34,7 +34,7 @@ def tell_passes() -> None:
     """From now on have the passes of this process and its children told to a file."""
     from attrsens.models.classifier import Classifier
 
-    count = Classifier._count
+    count = Classifier.count
 
     def told(self: Classifier, forward: int, backward: int = 0) -> None:
         if not self.dry:
@@ -42,7 +42,7 @@ def tell_passes() -> None:
                 file.write(f"{forward} {self.image}\n")
         count(self, forward, backward)
 
-    Classifier._count = told  # type: ignore[method-assign]
+    Classifier.count = told  # type: ignore[method-assign]
 
 
 def main() -> None:
