@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from attrsens.models.classifier import Classifier
 
 Map = NDArray[np.float32]
+MOST = 2**26  # entries of a target file
 
 
 @dataclass(frozen=True)
@@ -135,11 +136,13 @@ def _goal(raw: Map, name: str) -> Goal:
 
 def _from_file(path: str, size: tuple[int, ...] | None) -> Map:
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)  # a file of any size is looked at first
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"target map {path} cannot be read as .npy ({str(error)[:80]})") from None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or array.ndim not in (2, 3):
         raise InputError(f"target map {path}: an array of numbers (H, W) or (C, H, W) is needed")
+    if array.size > MOST:
+        raise InputError(f"target map {path}: {array.shape} numbers; at most {MOST:,} are read")
     if not np.isfinite(array).all():
         raise InputError(f"target map {path} holds numbers that are not finite")
     if size is not None and array.shape[-2:] != tuple(size):
