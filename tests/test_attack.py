@@ -494,3 +494,61 @@ def test_conditions_and_every_table(run_cli: Any, tmp_path: Path) -> None:
     assert [failure["image"] for failure in report["failures"]] == [str(tmp_path / "broken.png")]
     (attack,) = [record["attack"] for record in report["records"] if record["attack"]]
     assert "sample:" in attack["target"], "the broken picture is no target"
+
+
+def marginal(image: np.ndarray, gap: float) -> attrsens.Classifier:
+    """`Squares` whose logits differ by `gap` at an image."""
+    weight = 0.5 + uniform(3, SIDE, SIDE, seed=3)
+
+    class Near(Squares):
+        def forward(self, x: Tensor) -> Tensor:
+            logits = super().forward(x)
+            return logits - logits.new_tensor([level - gap, 0])
+
+    level = float((weight * torch.from_numpy(pixels(image)).float().square()).sum() / 2 + 100)
+    return attrsens.Classifier(Near(weight), [0.0] * 3, [1.0] * 3, crop=SIDE, device="cpu")
+
+
+def test_iterates_of_another_class_are_passed_over_and_the_weight_holds_the_prediction() -> None:
+    drifts = {}
+    for seed in range(4):
+        for weight in (0.0, 1000.0):
+            f = marginal(grey(), 0.02)
+            plain = {"eps": 0.05, "steps": 30, "learning_rate": 0.005, "seed": seed}
+            record, _ = one(grey(), f, "untargeted", prediction_weight=weight, **plain)
+            assert values(record)["prediction_kept"] == 1
+            drifts[seed, weight] = values(record)["prediction_drift"]
+    held, free = (sum(drifts[seed, w] for seed in range(4)) for w in (1000.0, 0.0))
+    assert held < 0.85 * free
+
+
+def test_without_a_step_nothing_moves_in_the_second_half() -> None:
+    f, _ = squares()
+    record, _ = one(grey(), f, "topk", k=10, steps=10, decay=0.0)
+    assert record.attack
+    curve = record.attack.curve
+    assert len(set(curve[:6])) == 6
+    assert len(set(curve[6:])) == 1
+
+
+def test_the_noise_beside_an_attack_has_its_norm() -> None:
+    from attrsens.seeds import Stream
+
+    f, weight = squares()
+    record, _ = one(grey(), f, "topk", k=10, eps=0.05, steps=20)
+    stream, own = Stream(0, record.image.sha256, "attack noise"), shares(weight.numpy() * pixels(grey()))
+    found = []
+    for i in range(3):
+        draw = stream.normal([i], (3, SIDE, SIDE))[0]
+        noisy = pixels(grey()) + values(record)["l2"] * draw / np.linalg.norm(draw)
+        found.append(distance(shares(weight.numpy() * np.round(noisy.clip(0, 1) * 255) / 255), own))
+    assert record.scores["original_distance"].floor == pytest.approx(np.mean(found), rel=1e-3)
+
+
+def test_another_target_is_another_result(tmp_path: Path) -> None:
+    f = small()
+    keys = set()
+    for other in (picture(1), picture(2)):
+        report = attrsens.attack([picture(), other], model=f, attack={"steps": 1}, cache_dir=tmp_path)
+        keys.add(attacked(report)[0].key)
+    assert len(keys) == 2
