@@ -878,7 +878,8 @@ def test_a_folder_or_pattern_that_holds_nothing_is_exit_5(item, message, run_cli
     [
         (
             ["list", "method"],
-            "unknown list 'method'; did you mean 'methods'? lists: methods, metrics, attacks, models, presets, recipes, samples",
+            "unknown list 'method'; did you mean 'methods'? lists: methods, metrics, attacks, models, presets, "
+            "recipes, samples",
         ),
         (["list"], "Missing argument"),
         (["explode"], "No such command 'explode'."),

@@ -1,0 +1,295 @@
+"""BND (Wang, Fredrikson and Datta 2022): robust models are more interpretable because attributions look normal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from estimates import Estimate, correlation, difference, level, ratio
+from reading import Numbers, each
+from study import CURE, L2, LADDER, LINF, LITE, SEEDS, STD, Claim, Run, Study, Tables, cifar, twins
+
+TITLES = {"grad to bsm": ("grad", "auto"), "ig to agi": ("ig", "agi"), "ig to big": ("ig", "auto")}
+PUBLISHED = {"grad to bsm": (59.96, 1.23), "ig to agi": (28.20, 1.43), "ig to big": (31.22, 2.73)}
+DETAIL = "search=pgd-cw-apgd,search_steps=100"
+BOXES = "{data}/boxes/public --annotations {data}/boxes/annotations.json"
+
+
+def distance(t: Tables, nets: Sequence[str], title: str, measure: str) -> Numbers:
+    """Distance of a map to its counterpart at the boundary."""
+    method, to = TITLES[title]
+    return t["cifar"](f"alignment:to={to},measure={measure}", nets, method=method)
+
+
+def closer(title: str, measure: str) -> dict[str, Any]:
+    """Evidence for robust nets' maps being closer to the boundary's."""
+
+    def measured(t: Tables, a: Sequence[str], b: Sequence[str]) -> Estimate:
+        left, right = (distance(t, nets, title, measure) for nets in (a, b))
+        return ratio(left, right) if measure == "raw" else difference(right, left)
+
+    return twins(measured, third=False)
+
+
+align = Study(
+    "bnd-align",
+    "Distance of the gradient and of integrated gradients to their counterparts at the decision boundary.",
+    {"cifar": cifar("score", "--preset bnd-align --only-correct --no-calibrate", 40, (STD, LINF, L2, CURE, *SEEDS))},
+    [
+        *(
+            Claim(
+                f"{title}, raw",
+                f"Maps of robust nets are nearer to the boundary's ({title}): L2, regular over robust",
+                f"{a} and {b}, {a / b:.0f} times",
+                closer(title, "raw"),
+                effect=a / b,
+                note="raw distances grow with the gradient, which adversarial training shrinks"
+                if title == "grad to bsm"
+                else "",
+            )
+            for title, (a, b) in PUBLISHED.items()
+        ),
+        *(
+            Claim(
+                f"{title}, cosine",
+                f"The same by cosine distance, which is blind to the length of gradients ({title})",
+                "not measured",
+                closer(title, "cosine"),
+                direction=-1,
+            )
+            for title in ("grad to bsm", "ig to agi")
+        ),
+    ],
+    "Forty images: 7,000 passes an image and net. bsm is the gradient of the class's score there, as published.",
+)
+
+POSITIONS = {
+    "grad to bsm": (0.40, 0.46, -0.19, 0.07),
+    "ig to agi": (0.24, 0.25, 0.05, -0.03),
+    "ig to big": (0.35, 0.30, 0.20, -0.03),
+}
+
+
+def correlated(title: str, score: str) -> Any:
+    """Correlation over images of nearness to the boundary's map and a localisation score."""
+
+    def measured(t: Tables) -> Estimate:
+        method, to = TITLES[title]
+        gaps = t["boxes"](f"alignment:to={to},measure=raw", [LITE], method=method)
+        return correlation(each(lambda v: -v, gaps), t["boxes"](score, [LITE], method=method))
+
+    return {LITE: measured}
+
+
+corr = Study(
+    "bnd-corr",
+    "Over images: does a map near its boundary's lie on the object?",
+    {
+        "boxes": Run(
+            f"score {BOXES} --only-correct --limit 90 --preset bnd-corr --no-calibrate",
+            "first 90 images with boxes, those that lite0 gets right",
+        )
+    },
+    [
+        Claim(
+            f"{title}, {score}",
+            f"Nearness to the boundary's map goes with {score.upper()} ({title}): Pearson over images",
+            str(value),
+            correlated(title, score),
+            effect=value,
+        )
+        for title, values in POSITIONS.items()
+        for score, value in zip(("loc", "eg"), values, strict=False)
+    ],
+    "Boxes of any size; lite0 at 224 pixels.",
+)
+
+LOC = {  # method: (loc, eg, pp) of the standard net
+    "big": (0.38, 0.54, 0.87),
+    "bsm": (0.33, 0.47, 0.50),
+    "agi": (0.33, 0.48, 0.58),
+    "grad": (0.33, 0.47, 0.50),
+    "gi": (0.35, 0.46, 0.50),
+    "sg": (0.34, 0.55, 0.50),
+    "ig": (0.34, 0.50, 0.51),
+    "deeplift": (0.34, 0.49, 0.53),
+}
+
+
+def above(method: str, other: str, score: str) -> Any:
+    """Evidence for one method scoring higher than another."""
+    return {
+        LITE: lambda t: difference(t["boxes"](score, [LITE], method=method), t["boxes"](score, [LITE], method=other))
+    }
+
+
+loc = Study(
+    "bnd-loc",
+    "Localisation of eight explanations by the boxes of objects.",
+    {
+        "boxes": Run(
+            f"score {BOXES} --only-correct --limit 40 --preset bnd-loc",
+            "first 40 images with boxes, those that lite0 gets right",
+        )
+    },
+    [
+        *(
+            Claim(
+                f"big-{other}-{score}",
+                f"BIG lies more on the object than {other} ({score.upper()})",
+                f"{LOC['big'][i]} and {LOC[other][i]}",
+                above("big", other, score),
+                effect=round(LOC["big"][i] - LOC[other][i], 2),
+            )
+            for other in ("grad", "ig")
+            for i, score in enumerate(("loc", "eg", "pp"))
+        ),
+        Claim(
+            "floor",
+            "EG of the gradient is above that of its own shuffled pixels",
+            "taken for granted",
+            {
+                LITE: lambda t: difference(
+                    t["boxes"]("eg", [LITE], method="grad"), t["boxes"]("eg (floor)", [LITE], method="grad")
+                )
+            },
+            direction=1,
+        ),
+        Claim(
+            "robust",
+            "All scores are higher on robust nets",
+            "EG .47 to .60 (gradient)",
+            cannot="no robust net at 224 pixels, no boxes in CIFAR-10",
+        ),
+    ],
+    "PP near 1 is built into BIG, whose path ends where the class changes; Loc of a signed map is the chance level of "
+    "the box's share: see the floors of `attrsens score`.",
+)
+
+
+def searched(t: Tables, nets: Sequence[str], stage: str, what: str = "distance") -> Numbers:
+    """What a stage of the search found; the first map's record, since all maps of an image share the search."""
+    return t["cifar"](what, nets, stage=stage, method="grad")
+
+
+search = Study(
+    "bnd-search",
+    "The nearest image of another class: PGD, then also CW, then also AutoPGD.",
+    {"cifar": cifar("attack", "--preset bnd-search --method grad", 40, (STD, LINF, L2, CURE, *SEEDS))},
+    [
+        Claim(
+            "robust",
+            "The boundary is further away on robust nets: distance after all three attacks, robust over regular",
+            ".120 and 1.096, 9.1 times",
+            twins(lambda t, a, b: ratio(searched(t, b, "pgd-cw-apgd"), searched(t, a, "pgd-cw-apgd")), third=False),
+            effect=1.096 / 0.120,
+        ),
+        Claim(
+            "cw",
+            "CW finds nearer points than PGD alone on the standard net: PGD over PGD and CW",
+            ".412 and .120, 3.4 times",
+            {STD: lambda t: ratio(searched(t, [STD], "pgd"), searched(t, [STD], "pgd-cw"))},
+            effect=0.412 / 0.120,
+        ),
+        Claim(
+            "apgd",
+            "AutoPGD adds nothing: distance of PGD and CW less that of all three (margin .01)",
+            "0 on all nets",
+            {STD: lambda t: difference(searched(t, [STD], "pgd-cw"), searched(t, [STD], "pgd-cw-apgd"))},
+            margin=0.01,
+        ),
+    ],
+)
+
+bsg = Study(
+    "bnd-bsg",
+    "SmoothGrad against the gradient at the boundaries of the same noisy copies, at six noise levels.",
+    {"cifar": cifar("compare", "--preset bnd-bsg", 20, (STD, LINF))},
+    [
+        Claim(
+            "falls",
+            "The distance falls as sigma grows: L2 at sigma .05 less that at .5",
+            "falls, in a figure",
+            {
+                net: lambda t, net=net: difference(bsg_gap(t, net, 0.05), bsg_gap(t, net, 0.5))  # type: ignore[misc]
+                for net in (STD, LINF)
+            },
+            direction=1,
+        )
+    ],
+    "Twenty images: 12,600 passes each way an image and net.",
+)
+
+
+def bsg_gap(t: Tables, net: str, sigma: float) -> Numbers:
+    """Distance of the two maps of one noise level."""
+    places = ({"method": "bsg", "sigma": sigma}, {"to_method": "grad+smooth", "to_smooth_radius": sigma})
+    turned = ({"method": "grad+smooth", "smooth_radius": sigma}, {"to_method": "bsg", "to_sigma": sigma})
+    for here, there in (places, turned):
+        try:
+            return t["cifar"]("l2:scale=none", [net], role="pair", to_model=net, **here, **there)
+        except LookupError:
+            continue
+    raise LookupError(f"no distance at sigma {sigma} of {net}")
+
+
+completeness = Study(
+    "bnd-completeness",
+    "How far sums of maps are from differences of the logit, as a share.",
+    {"cifar": cifar("score", "--preset bnd-completeness", 40, (STD, LINF))},
+    [
+        Claim(
+            method,
+            f"{method.upper()} is complete: the gap is at most 5 %",
+            "complete",
+            {STD: lambda t, m=method: level(t["cifar"]("completeness", [STD], method=m))},  # type: ignore[misc]
+            margin=0.05,
+        )
+        for method in ("ig", "big")
+    ],
+    "Symmetry, the table's other axiom, is a test of this project: on a symmetric function ig and big give equal "
+    "shares, agi does not.",
+)
+
+counterfactual = Study(
+    "bnd-counterfactual",
+    "Prediction and map with and without an object.",
+    {},
+    [
+        Claim(
+            "looks",
+            "Without the object that the map names, the top class changes",
+            "two pictures",
+            cannot="a figure of single pictures; `attrsens compare --preset bnd-counterfactual --erase MASK` draws it",
+        )
+    ],
+)
+
+
+def slope(t: Tables, title: str) -> Numbers:
+    """Slope of a map's cosine distance to the boundary's over log2 of the budget, image by image."""
+    parts = [distance(t, [net], title, "cosine") for net in LADDER]
+    xs = np.arange(len(parts), dtype=np.float64)
+    xs -= xs.mean()
+    renamed = [{"ladder": next(iter(part.values()))} for part in parts]
+    return each(lambda *v: float((xs * np.asarray(v)).sum() / (xs**2).sum()), *renamed)
+
+
+dose = Study(
+    "bnd-dose",
+    "Dose and response: the distance of the gradient to the boundary's on nets of growing L2 budget (0, .25, .5, 1).",
+    {"cifar": cifar("score", "--preset bnd-align --only-correct --no-calibrate", 40, LADDER)},
+    [
+        Claim(
+            title,
+            f"The more robust the net, the nearer its map to the boundary's ({title}; slope of the cosine)",
+            "in figure 3a",
+            {"4 small nets, one a budget": lambda t, title=title: level(slope(t, title))},  # type: ignore[misc]
+            direction=-1,
+        )
+        for title in ("grad to bsm", "ig to agi")
+    ],
+)
+
+STUDIES = [align, corr, loc, search, bsg, completeness, counterfactual, dose]

@@ -1,0 +1,364 @@
+"""SMO (An evaluation of quality and robustness of smoothed explanations, 2022)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from estimates import difference
+from reading import Numbers
+from study import CURE, L2, LINF, LITE, SEEDS, STD, Claim, Run, Study, Tables, cifar, twins
+
+FOUR = {  # name: where
+    "grad": {"method": "grad"},
+    "sg": {"method": "sg"},
+    "ug": {"method": "ug"},
+    "grad+softplus": {"method": "grad+softplus"},
+}
+NETS = (STD, CURE, LINF, L2, *SEEDS)
+PHOTOS = "{data}/imagenet"
+
+
+def lite(options: str, count: int, verb: str = "score", where: str = PHOTOS) -> Run:
+    """A run of lite0 on photographs."""
+    return Run(f"{verb} {where} --limit {count} {options}", f"first {count} ImageNet photos")
+
+
+def against_grad(quantity: str, name: str, **where: Any) -> dict[str, Any]:
+    """Evidence: how much a smoothed map has more of something than the gradient."""
+    return {
+        LITE: lambda t: difference(
+            t["lite0"](quantity, [LITE], **FOUR[name], **where), t["lite0"](quantity, [LITE], **FOUR["grad"], **where)
+        )
+    }
+
+
+def less_standard(read: Any) -> dict[str, Any]:
+    """Evidence: how much more a net has than standard training: CURE and adversarial training."""
+    return {
+        "cure, std": lambda t: difference(read(t, [CURE]), read(t, [STD])),
+    }
+
+
+GINI = {"grad": 0.56, "sg": 0.34, "ug": 0.35, "grad+softplus": 0.65}
+gini = Study(
+    "smo-gini",
+    "Sparseness (Gini) of four gradient maps, absolute values taken inside the average.",
+    {"lite0": lite("--preset smo-gini --no-calibrate", 100)},
+    [
+        *(
+            Claim(
+                name,
+                f"The map of {name} is {'sparser' if value > GINI['grad'] else 'less sparse'} than the gradient",
+                f"{value} and {GINI['grad']}",
+                against_grad("gini", name, sign="abs_sample"),
+                effect=round(value - GINI["grad"], 2),
+            )
+            for name, value in GINI.items()
+            if name != "grad"
+        ),
+        *(
+            Claim(
+                f"{name}, signed",
+                f"{name} is less sparse than the gradient when absolute values are taken last",
+                "not measured",
+                {
+                    LITE: lambda t, name=name: difference(  # type: ignore[misc]
+                        t["lite0"]("gini", [LITE], method=name, sign="signed"),
+                        t["lite0"]("gini", [LITE], method="grad"),
+                    )
+                },
+                direction=-1,
+                note="where the absolute value is taken alone moves the index (science C-8)" if name == "sg" else "",
+            )
+            for name in ("sg", "ug")
+        ),
+    ],
+    "lite0 stands for VGG-16.",
+)
+
+
+def gini_of(t: Tables, nets: Sequence[str]) -> Numbers:
+    """Sparseness of the gradient."""
+    return t["cifar"]("gini", nets, method="grad")
+
+
+gini_cifar = Study(
+    "smo-gini-cifar",
+    "Sparseness (Gini) of gradients of standard, curvature-regularised and adversarially trained nets.",
+    {
+        "cifar": cifar(
+            "score",
+            "--preset smo-gini-cifar --only-correct --no-calibrate",
+            300,
+            (*NETS, "cifar10-resnet32", "cifar10-resnet32-adv-linf"),
+        )
+    },
+    [
+        Claim(
+            "at",
+            "Gradients of adversarially trained nets are sparser",
+            ".54 and .71",
+            twins(lambda t, a, b: difference(gini_of(t, b), gini_of(t, a))),
+            effect=0.17,
+        ),
+        Claim(
+            "cure",
+            "Gradients under CURE are as sparse as under standard training (difference below .05)",
+            ".54 and .54",
+            less_standard(gini_of),
+            margin=0.05,
+        ),
+    ],
+)
+
+INFIDELITY = {"sg": 1.42, "ug": 1.42, "grad+softplus": 1.00}
+infidelity = Study(
+    "smo-infid",
+    "Infidelity of four maps under removal of squares of 29 or 30 pixels, 500 of them drawn.",
+    {"lite0": lite("--preset smo-infid --infidelity-n 500 --no-calibrate", 40)},
+    [
+        Claim(
+            name,
+            f"The map of {name} is more faithful than the gradient (infidelity)"
+            if name == "grad+softplus"
+            else f"The map of {name} is as faithful as the gradient (infidelity, margin .1)",
+            f"{value} and 1.43",
+            against_grad("infidelity", name),
+            effect=None if name != "grad+softplus" else -0.43,
+            margin=0.1 if name != "grad+softplus" else None,
+        )
+        for name, value in INFIDELITY.items()
+    ],
+    "Values grow with the square of the logits: the order carries over, the numbers do not.",
+)
+
+
+def infid(t: Tables, nets: Sequence[str]) -> Numbers:
+    """Infidelity over the mean square of what removal does to the logit."""
+    return t["cifar"]("infidelity:normalize=true", nets, method="grad")
+
+
+infid_cifar = Study(
+    "smo-infid-cifar",
+    "Infidelity of the gradient under removal of squares of 1 to 15 pixels of 32 (1,000 drawn), normalised.",
+    {
+        "cifar": cifar(
+            "score",
+            "--preset smo-infid-cifar --infidelity-n 1000 --infidelity-normalize true --only-correct --no-calibrate",
+            60,
+            NETS,
+        )
+    },
+    [
+        Claim(
+            "cure",
+            "The gradient is more faithful under CURE than under standard training",
+            ".59 and 5.69, not in these units",
+            less_standard(infid),
+            direction=-1,
+        ),
+        Claim(
+            "at",
+            "The gradient is more faithful under adversarial than under standard training",
+            "1.56 and 5.69, not in these units",
+            twins(lambda t, a, b: difference(infid(t, b), infid(t, a)), third=False),
+            direction=-1,
+        ),
+    ],
+    "The published numbers grow with the square of the logits, which robust training makes smaller; here they are "
+    "divided by the mean square of the change and lie between 0 and 1.",
+)
+
+
+def cascade(t: Tables, nets: Sequence[str]) -> Numbers:
+    """The cascade's score: rank correlation averaged over the stages."""
+    return t["cifar"]("cascade", nets, method="grad")
+
+
+cascade_cifar = Study(
+    "smo-cascade-cifar",
+    "Rank correlation of gradients while a ResNet's blocks are randomised from the output down.",
+    {"cifar": cifar("score", "--preset smo-cascade-cifar --only-correct --no-calibrate", 100, NETS)},
+    [
+        Claim(
+            "at",
+            "Gradients of adversarially trained nets stay more correlated",
+            "curves",
+            twins(lambda t, a, b: difference(cascade(t, b), cascade(t, a)), third=False),
+            direction=1,
+        ),
+        Claim("cure", "Gradients under CURE stay more correlated", "curves", less_standard(cascade), direction=1),
+    ],
+    "The mean of the curve. Absolute values, as published, so that noise alone correlates.",
+)
+cascade_lite = Study(
+    "smo-cascade",
+    "Rank correlation of maps while layers are randomised from the output down.",
+    {"lite0": lite("--preset smo-cascade --no-calibrate", 20)},
+    [
+        Claim(
+            name,
+            f"Maps of {name} stay more correlated than the gradient's",
+            "curves",
+            against_grad("cascade", name),
+            direction=1,
+            note="noisy maps win this test by being noisy: `--cascade-corrected true` divides by what noise alone gives"
+            if name == "sg"
+            else "",
+        )
+        for name in ("sg", "ug", "grad+softplus")
+    ],
+    "lite0 stands for VGG-16; twenty images.",
+)
+
+CLASS = {"grad": (0.60, 0.49), "sg": (0.54, 0.37), "ug": (0.57, 0.38), "grad+softplus": (0.62, 0.45)}
+
+
+def on_object(t: Tables, name: str, which: str) -> Numbers:
+    """Share of the 20 largest entries that lie on the object: of the class that stands higher, or of the second."""
+    return t[which]("class_top20", [LITE], **FOUR[name])
+
+
+def two_objects(data: Path, made: Path) -> None:
+    """The classes of the two objects of every image that has two: first.csv and second.csv, and the images."""
+    known = json.loads((data / "masks/annotations.json").read_bytes())["images"]
+    some = [image for image in known if image.get("two_class")]
+    (made / "images").mkdir(exist_ok=True)
+    rows: dict[str, list[str]] = {"first": [], "second": []}
+    for image in some:
+        name = Path(image["file_name"]).name
+        (made / "images" / name).write_bytes((data / "masks" / image["file_name"]).read_bytes())
+        ranked = sorted(image["two_class"], key=lambda c: c["rank"])
+        for which, category in zip(rows, ranked, strict=False):
+            rows[which].append(f"{name},{category['imagenet_index']}")
+    for which, lines in rows.items():
+        (made / f"{which}.csv").write_text("\n".join(["file,class", *lines]) + "\n", encoding="utf-8")
+
+
+def objects(which: str) -> Run:
+    """The maps of one of the two classes."""
+    annotations = "--annotations {data}/masks/annotations.json"
+    command = f"score {{made}}/images --labels {{made}}/{which}.csv --target true {annotations} --preset smo-class"
+    return Run(f"{command} --no-calibrate", "22 COCO images with two objects of ImageNet classes")
+
+
+classes = Study(
+    "smo-class",
+    "How many of the 20 largest entries of a map lie on the object of its class, in images with two objects.",
+    {"first": objects("first"), "second": objects("second")},
+    [
+        Claim(
+            name,
+            f"{name} points better at the object that stands higher",
+            "{} and {}".format(*CLASS[name]),
+            {LITE: lambda t, name=name: difference(on_object(t, name, "first"), on_object(t, name, "second"))},  # type: ignore[misc]
+            effect=round(CLASS[name][0] - CLASS[name][1], 2),
+        )
+        for name in CLASS
+    ],
+    "The object whose class stands higher is the first; both are among the ten highest. The published deviation over "
+    "images is about .36.",
+    prepare=two_objects,
+)
+
+
+def moved(t: Tables, nets: Sequence[str], kind: str) -> Numbers:
+    """Cosine distance of the attacked image's map from the clean one's."""
+    return t[kind]("original_distance", nets)
+
+
+attack_cifar = Study(
+    "smo-attack-cifar",
+    "The gradient's map turned into another image's by adding, moving and mapping colours, 200 steps.",
+    {
+        kind: cifar(
+            "attack", f"--preset smo-attack-cifar-{kind} --steps 200 --format csv", 24, (STD, CURE, LINF, *SEEDS)
+        )
+        for kind in ("delta", "stadv", "all")
+    },
+    [
+        *(
+            Claim(
+                kind,
+                f"Maps of adversarially trained nets are moved less ({kind}; cosine distance from the clean map)",
+                "a figure",
+                twins(lambda t, a, b, kind=kind: difference(moved(t, b, kind), moved(t, a, kind)), third=False),  # type: ignore[misc]
+                direction=-1,
+            )
+            for kind in ("delta", "stadv", "all")
+        ),
+        *(
+            Claim(
+                f"{kind} beats delta",
+                f"On robust nets the combination ({kind}) comes nearer to the target map than delta",
+                "a figure",
+                {
+                    "cifar10-linf": lambda t, kind=kind: difference(  # type: ignore[misc]
+                        t[kind]("target_distance", [LINF]), t["delta"]("target_distance", [LINF])
+                    )
+                },
+                direction=-1,
+            )
+            for kind in ("stadv", "all")
+        ),
+    ],
+    "24 images, 200 steps instead of 1,000: at least this far. Measured on the ReLU network on the 8-bit image.",
+)
+
+
+def area(t: Tables, net: str, name: str) -> Numbers:
+    """Damage over budgets: the mean distance of the attacked from the clean map."""
+    return t["cifar"]("damage_area", [net], **FOUR[name])
+
+
+attack_eps = Study(
+    "smo-attack-eps",
+    "Damage to four explanations against the budget of an additive change (2, 4, 8, 16 of 255), 100 steps.",
+    {"cifar": cifar("attack", "--preset smo-attack-eps --steps 100 --format csv", 20, (STD,))},
+    [
+        Claim(
+            name,
+            f"Smoothed maps ({name}) resist additive changes: mean distance over the budgets, less the gradient's",
+            "curves",
+            {
+                STD: lambda t, name=name: difference(area(t, STD, name), area(t, STD, "grad")),  # type: ignore[misc]
+            },
+            direction=-1,
+        )
+        for name in ("sg", "ug", "grad+softplus")
+    ],
+)
+
+posthoc = Study(
+    "smo-posthoc",
+    "Post-hoc twins at 224 pixels: lite0 as it is, with softplus in place of its ReLU6, and smoothed.",
+    {
+        "lite0": lite(
+            "--method grad --model lite0 --model lite0+softplus:beta=0.8 --model lite0+smoothed "
+            "--metrics max_sensitivity:n=20 --metrics gini --no-calibrate",
+            40,
+        )
+    },
+    [
+        Claim(
+            f"{twin}, {score}",
+            f"The gradient of {twin} is {word} than that of lite0 ({score})",
+            "not as a twin",
+            {
+                f"lite0, {twin}": lambda t, twin=twin, score=score: difference(  # type: ignore[misc]
+                    t["lite0"](score, [twin], method="grad"), t["lite0"](score, [LITE], method="grad")
+                )
+            },
+            direction=-1 if score == "max_sensitivity" else 1,
+        )
+        for twin in ("lite0+softplus", "lite0+smoothed")
+        for score, word in (("max_sensitivity", "less sensitive"), ("gini", "sparser"))
+    ],
+)
+
+STUDIES = [
+    gini, gini_cifar, infidelity, infid_cifar, cascade_lite, cascade_cifar, classes, attack_cifar, attack_eps, posthoc,
+]  # fmt: skip
