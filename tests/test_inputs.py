@@ -17,6 +17,7 @@ from PIL import Image as PIL
 from attrsens.engine.inputs import Truth, class_of, expand
 from attrsens.errors import AttrsensError, InputError, NothingFound
 from attrsens.models.labels import Labels, load_labels
+from attrsens.samples import samples
 
 
 def save(path: Path, colour: tuple[int, int, int] = (10, 20, 30), size: tuple[int, int] = (6, 4)) -> Path:
@@ -107,6 +108,10 @@ def test_samples_come_by_name_and_the_first_by_default():
     assert names(first) == ["sample:coffee", "sample:chelsea"]
     assert names(default) == ["sample:chelsea"]
     assert first[0].load().name == "sample:coffee"
+    assert names(expand(["sample:c*"])) == [f"sample:{name}" for name in samples() if name.startswith("c")]
+    assert len(expand(["sample:*"])) == len(samples()) > 8
+    with pytest.raises(NothingFound, match="matches no sample"):
+        expand(["sample:x*"])
     assert default[0].load().size == (300, 451)
 
 

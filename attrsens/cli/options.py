@@ -42,7 +42,7 @@ Images = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[IMAGE]...",
-        help="Files, folders, patterns, sample:NAME, FILE.npz; without any, the first sample.",
+        help="Files, folders, patterns, sample:NAME or sample:*, FILE.npz; without any, the first sample.",
         autocompletion=_images,
     ),
 ]

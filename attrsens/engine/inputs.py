@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fnmatch
 import glob
 import os
 import zipfile
@@ -51,8 +52,7 @@ def _expand(item: Given, position: int, frame: int | None) -> list[Source]:
     if not isinstance(item, str):
         return [_from_memory(item, f"array-{position}")]
     if item.startswith("sample:"):
-        path = sample(item.removeprefix("sample:")).path
-        return [Source(item, lambda: decode(path, name=item), path)]
+        return [_packaged(name) for name in _samples(item.removeprefix("sample:"))]
     if os.path.isdir(item):  # noqa: PTH112 (Path raises on names that are too long)
         found = _scan(Path(item))
         if not found:
@@ -67,6 +67,21 @@ def _expand(item: Given, position: int, frame: int | None) -> list[Source]:
             raise NothingFound(f"{item}: the pattern matches no file")
         return matched
     raise AttrsensError(f"{item}: no such file, folder or pattern; 'attrsens list samples' names packaged pictures")
+
+
+def _samples(name: str) -> list[str]:
+    """Names of packaged samples: one, or those that a pattern matches, in their order."""
+    if not any(c in name for c in "*?["):
+        return [name]
+    found = fnmatch.filter(samples(), name)
+    if not found:
+        raise NothingFound(f"sample:{name}: the pattern matches no sample; they are {', '.join(samples())}")
+    return found
+
+
+def _packaged(name: str) -> Source:
+    path = sample(name).path
+    return Source(f"sample:{name}", lambda: decode(path, name=f"sample:{name}"), path)
 
 
 def _scan(root: Path) -> list[Path]:
