@@ -330,6 +330,9 @@ def json_schema() -> dict[str, Any]:
     for name, definition in schema["$defs"].items():
         if "description" in definition:
             definition["description"] = " ".join(definition["description"].split())
+        for about in definition.get("properties", {}).values():
+            if about.get("default") in ([], {}):  # what newer releases of msgspec write, and older ones do not
+                del about["default"]
         if "properties" in definition and name != "Report":
             definition["required"] = list(definition["properties"])  # keys never vanish
     return {

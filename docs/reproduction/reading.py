@@ -95,6 +95,8 @@ def _numbers(record: dict[str, Any], records: Mapping[str, dict[str, Any]]) -> l
     for name, value in record["notes"].items():
         found.append((f"note {name}", place, value))
     attack = record["attack"]
+    for name, value in (attack["notes"] if attack else {}).items():
+        found.append((f"note {name}", place, value))
     for stage in attack["stages"] if attack else ():
         at = place | {"stage": stage["name"]}
         found.append(("distance", at, stage["distance"]))
