@@ -325,21 +325,17 @@ def json_schema() -> dict[str, Any]:
     body = schema["$defs"]["Report"]
     body["properties"].pop("attributions")
     body["properties"]["schema_version"] = {"const": SCHEMA_VERSION}
-    body["properties"] = {name: body["properties"][name] for name in ORDER}
-    body["required"] = ORDER
+    body |= {"properties": {name: body["properties"][name] for name in ORDER}, "required": ORDER}
     for name, definition in schema["$defs"].items():
         if "description" in definition:
             definition["description"] = " ".join(definition["description"].split())
-        for about in definition.get("properties", {}).values():
-            if about.get("default") in ([], {}):  # what newer releases of msgspec write, and older ones do not
-                del about["default"]
         if "properties" in definition and name != "Report":
             definition["required"] = list(definition["properties"])  # keys never vanish
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "attrsens report, version 1",
-        **schema,
-    }
+        for about in definition.get("properties", {}).values():
+            if about.get("default") in ([], {}):  # newer releases of msgspec write these
+                del about["default"]
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "attrsens report, version 1"}
+    return head | schema
 
 
 def _refuse_nonfinite(data: Any, where: str) -> None:
