@@ -11,7 +11,7 @@ import pytest
 from attrsens.engine.presets import presets
 
 DOCS = Path(__file__).parents[1] / "docs"
-PARTS = ("bnd", "estimates", "hse", "page", "reading", "sam", "sam_knobs", "smo", "studies", "study")
+PARTS = ("bnd", "estimates", "figures", "hse", "page", "reading", "sam", "sam_knobs", "smo", "studies", "study")
 
 
 @pytest.fixture

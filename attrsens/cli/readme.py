@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from attrsens.engine.presets import presets
+from attrsens.models.cards import read_card
+from attrsens.models.shipped import shipped
 from attrsens.params import written
 from attrsens.samples import samples
 from attrsens.spec import ATTACKS, METHODS, SCORES, SIMILARITIES, WRAPPERS, Hyper
@@ -180,6 +182,30 @@ def help_text(*command: str) -> str:
         check=True,
     )
     return "```\n" + "\n".join(line.rstrip() for line in done.stdout.strip().splitlines()) + "\n```"
+
+
+def shipped_table() -> str:
+    """The networks that come with attrsens, with the accuracies of their cards."""
+    budgets = [("linf", 2 / 255, "Linf 2/255"), ("linf", 8 / 255, "Linf 8/255"), ("l2", 0.5, "L2 0.5")]
+    kinds = ("PGD-20", "AutoPGD")
+    heads = ["model", "recipe", "clean", *(f"{kind} {words}" for _, _, words in budgets for kind in kinds)]
+    lines = [f"| {' | '.join(heads)} |", f"|---|---|{'---:|' * (len(heads) - 2)}"]
+    for name, (_, path) in shipped().items():
+        card = read_card(path)
+        assert card is not None
+        recipe, found = card.told["recipe"], {}
+        for a in card.told["accuracy"]:
+            found[a["kind"], a["norm"], round(a["eps"] or 0, 4)] = f"{a['value']:.1%}"
+        own = {h.name for h in RECIPES[recipe["name"]].own() if h.name != "steps"}
+        given = ", ".join(f"{k} {_short(v)}" for k, v in recipe["parameters"].items() if k in own and k != "step_size")
+        cells = [f"`{name}`", f"{recipe['name']}{f' ({given})' if given else ''}", found["clean", None, 0]]
+        cells += [found.get((kind, norm, round(eps, 4)), "") for norm, eps, _ in budgets for kind in kinds]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _short(value: object) -> str:
+    return f"{round(value * 255)}/255" if isinstance(value, float) and value < 0.1 else str(value)
 
 
 def _parameter(hyper: Hyper) -> str:

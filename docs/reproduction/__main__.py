@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from figures import draw
 from page import page
 from reading import Table
 from studies import FIGURES, HERE, NETS, RESULTS, STUDIES, results
@@ -39,6 +40,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.verb == "page":
         (HERE.parent / "reproduction.md").write_text(page(STUDIES.values(), results(), FIGURES), encoding="utf-8")
+        draw(results(), HERE.parent / "images")
         return 0
     if given.verb == "list":
         done = results()
@@ -95,7 +97,10 @@ def _one(study: Study, data: Path, work: Path, again: bool) -> int:
             if estimate is not None:
                 found[claim.key][whose] = estimate.data()
     RESULTS.mkdir(exist_ok=True)
-    text = json.dumps({"runs": facts, "claims": found}, indent=1, ensure_ascii=False)
+    kept: dict[str, Any] = {"runs": facts, "claims": found}
+    if study.numbers:
+        kept["numbers"] = {name: measure(tables).data() for name, measure in study.numbers.items()}
+    text = json.dumps(kept, indent=1, ensure_ascii=False)
     (RESULTS / f"{study.id}.json").write_text(text + "\n", encoding="utf-8")
     return 0
 

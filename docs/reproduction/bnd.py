@@ -290,6 +290,11 @@ dose = Study(
         )
         for title in ("grad to bsm", "ig to agi")
     ],
+    numbers={
+        f"{title}, {net}": lambda t, title=title, n=net: level(distance(t, [n], title, "cosine"))  # type: ignore[misc]
+        for title in ("grad to bsm", "ig to agi")
+        for net in LADDER
+    },
 )
 
 STUDIES = [align, corr, loc, search, bsg, completeness, counterfactual, dose]

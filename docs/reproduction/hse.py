@@ -134,6 +134,11 @@ levels = Study(
         for (method, score), values in LEVELS.items()
     ],
     "CIFAR-10 in place of MNIST, and other levels of robustness.",
+    numbers={
+        f"{method}, {score}, {net}": lambda t, s=score, m=method, n=net: level(t["cifar"](s, [n], method=m))  # type: ignore[misc]
+        for method, score in LEVELS
+        for net in LADDER
+    },
 )
 
 

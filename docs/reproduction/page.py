@@ -110,3 +110,45 @@ def told(e: Estimate) -> str:
 def _short(value: float) -> str:
     text = f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
     return f"{value:.0f}" if "e+" in text else text
+
+
+SHORT = (
+    ("sam-noise", "spearman"),
+    ("sam-outline", "edges"),
+    ("sam-gbp-cross", "drift"),
+    ("sam-sg-n", "ssim"),
+    ("sam-lime-seed", "ssim"),
+    ("sam-sp-l", "ssim"),
+    ("sam-acc-45", "less"),
+    ("bnd-align", "grad to bsm, raw"),
+    ("bnd-align", "grad to bsm, cosine"),
+    ("bnd-search", "robust"),
+    ("bnd-loc", "big-grad-eg"),
+    ("smo-gini", "sg"),
+    ("smo-gini", "grad+softplus"),
+    ("smo-gini-cifar", "at"),
+    ("smo-infid-cifar", "at"),
+    ("smo-cascade-cifar", "at"),
+    ("smo-attack-cifar", "delta"),
+    ("hse-cifar", "smooth, grad, max_sensitivity"),
+    ("hse-cifar", "robust, grad, faithfulness"),
+    ("hse-levels", "grad, max_sensitivity"),
+)
+
+
+def short(studies: Mapping[str, Study], results: Mapping[str, dict[str, Any]]) -> str:
+    """The claims that matter most, a row each, for the README: those that have been run."""
+    lines = ["| paper | claim | published | ours [95 %] | whose nets | verdict |", "|---|---|---|---:|---|---|"]
+    for study, key in SHORT:
+        (claim,) = (c for c in studies[study].claims if c.key == key)
+        text, published, whose, ours, _, word = _rows(claim, results.get(study))[0]
+        if word != NOT_RUN:
+            paper = study.partition("-")[0].upper()
+            lines.append(f"| {' | '.join([paper, text, published, ours, whose, word])} |")
+    return "\n".join(lines)
+
+
+def tally(studies: Iterable[Study], results: Mapping[str, dict[str, Any]]) -> str:
+    """How many claims came out how, in a sentence."""
+    words = Counter(_rows(claim, results.get(study.id))[0][-1] for study in studies for claim in study.claims)
+    return ", ".join(f"{words[name]} {name}" for name in ORDER if words[name])

@@ -67,6 +67,7 @@ class Study:
 
     Attributes:
         prepare: writes what a command needs, from the folder of the data into {made}.
+        numbers: further ones that are kept, for a figure.
     """
 
     id: str
@@ -75,6 +76,7 @@ class Study:
     claims: Sequence[Claim]
     note: str = ""
     prepare: Callable[[Path, Path], None] | None = None
+    numbers: Mapping[str, Callable[[Tables], Estimate]] = field(default_factory=dict)
 
 
 def models(*nets: str) -> str:
