@@ -77,7 +77,7 @@ class TestEveryAttack:
             assert x.dtype == np.uint8
             eps = record.attack.budget.get("eps") if record.attack else None
             if eps is not None and kind != "boundary":
-                assert values(record)["linf"] <= eps + 0.5 / 255 + 1e-6
+                assert values(record)["linf"] <= eps + 1e-6
 
     def test_every_parameter_tells_results_apart(self, kind: str, tmp_path: Path) -> None:
         """A result that is kept for one value is not read for another; a map's own attack has a key of its own."""

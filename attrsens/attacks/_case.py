@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+SLACK = 2.5e-4  # levels: eps of 8/255 allows 8 of them, however it is rounded
+
 
 @dataclass(frozen=True)
 class Case:
@@ -48,16 +50,19 @@ class Outcome:
     """What an attack found.
 
     Attributes:
-        image: (C, H, W) in [0, 1], before it is rounded to 8 bits.
+        image: (C, H, W) in [0, 1], which is rounded to 8 bits if it is not yet.
+        failed: why there is nothing to be measured, if so.
         sizes: of the perturbation, by name.
-        curve: what was minimised, by step, at its best so far; `signal` the norm of its gradient at the start, None
-            where none was taken; `fading`: the second half of the steps ended worse than the first.
+        curve: what was minimised, by step, in the run that gave the image, steps that lose the class among them;
+            `signal` the norm of its gradient at the start, None where none was taken; `fading`: of the steps that keep
+            the class, the second half found nothing as good as the first.
         stages: of a boundary search: (name, distance or None) in order.
         extras: what pictures show: the flow field, the recoloured image.
         passes: of this image.
     """
 
     image: Tensor
+    failed: str | None = None
     sizes: dict[str, float] = field(default_factory=dict)
     curve: list[float] = field(default_factory=list)
     signal: float | None = None
@@ -79,6 +84,16 @@ def shares(raw: Tensor) -> Tensor:
 def plane_shares(raw: Tensor, image: Tensor) -> Tensor:
     """`shares` of one raw map, (C, H, W) or, for methods without channels, (H, W) as the image is."""
     return shares(raw if raw.dim() == 3 else raw[None])
+
+
+def eight_bit(images: Tensor, clean: Tensor, eps: float | None = None) -> Tensor:
+    """Images (..., C, H, W) in [0, 1] as 8 bits hold them: the nearest levels, or the nearest within eps of the clean
+    image, so that what is written keeps the budget."""
+    levels = (images * 255).round()
+    if eps is not None:
+        low, high = ((clean - eps) * 255 - SLACK).ceil(), ((clean + eps) * 255 + SLACK).floor()
+        levels = torch.where(low <= high, torch.minimum(torch.maximum(levels, low), high), (clean * 255).round())
+    return levels.clamp(0, 255) / 255
 
 
 def cosine_distance(a: Tensor, b: Tensor) -> Tensor:

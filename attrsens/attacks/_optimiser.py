@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrsens.attacks._case import Case, Outcome, maps_with_graph, spent, split
+from attrsens.attacks._case import Case, Outcome, eight_bit, maps_with_graph, spent, split
 from attrsens.attacks._perturbations import Family, families, perturbed, projected
 from attrsens.models.batches import Passes
 from attrsens.seeds import Stream
@@ -55,15 +56,29 @@ class _Best:
         self.found |= better
 
 
+@dataclass
+class _Run:
+    """What a restart met at every step, each (B,): the objective, and whether the class stays."""
+
+    values: list[Tensor]
+    kept: list[Tensor]
+
+    def course(self, i: int) -> tuple[list[float], list[float]]:
+        """Of an image the objective by step, and the same where steps that lose the class count for nothing."""
+        values = [float(value[i]) for value in self.values]
+        return values, [v if bool(kept[i]) else math.inf for v, kept in zip(values, self.kept, strict=True)]
+
+
 def optimise(cases: Sequence[Case], objective: Objective, s: Settings) -> list[Outcome]:
     """Perturbations that make an objective of the maps small while the prediction stays.
 
     Minimises map_weight * objective + prediction_weight * ||p(x') - p(x)||^2 + regulariser * smoothness, each image for
     itself: terms are summed over the images of a batch, never averaged, and Adam works entry by entry. Parameters are
     drawn back into their bounds after every step. The prediction's term and the check that the class stays are of the
-    network as it is (ReLUs and all) on the image rounded to 8 bits, whose gradient passes the rounding unchanged; the
-    map's term is of the network smoothed by `beta`. Of all iterates and restarts the one with the least objective is
-    returned among those that keep the class; where none does, the clean image.
+    network as it is (ReLUs and all) on the image in 8 bits (within eps, where delta is alone), whose gradient passes
+    the rounding unchanged; the map's term is of the network smoothed by `beta`. Of all iterates and restarts the one
+    with the least objective is returned, in 8 bits, among those that keep the class; where none does, the clean image.
+    An image where a gradient is not finite has failed and stands still, while its neighbours go on.
 
     Args:
         cases: of one classifier, method and image size.
@@ -76,14 +91,16 @@ def optimise(cases: Sequence[Case], objective: Objective, s: Settings) -> list[O
     moves = families(s.perturbation, images, *bounds)
     best = _Best(images.clone(), images.new_full((len(cases),), torch.inf), [], images.new_zeros(len(cases)).bool())
     best.params = [move.start() for move in moves]
-    curves: list[list[Tensor]] = []
+    runs: list[_Run] = []
+    limit = s.eps if s.perturbation == "delta" else None
+    failed = images.new_zeros(len(cases)).bool()
     signal = images.new_zeros(len(cases))
     made = Passes()
     for restart in range(s.restarts):
         params = [_started(move, cases, s, restart) for move in moves]
         first = [torch.zeros_like(p) for p in params]
         second = [torch.zeros_like(p) for p in params]
-        curve: list[Tensor] = []
+        run = _Run([], [])
         for step in range(steps):
             with torch.enable_grad():
                 leaves = [p.detach().requires_grad_() for p in params]
@@ -92,21 +109,27 @@ def optimise(cases: Sequence[Case], objective: Objective, s: Settings) -> list[O
                 found, passes = maps_with_graph(cases, at, s.beta, _draw(s, restart, step))
                 value = objective(found * found[0].numel())
                 (slope,) = torch.autograd.grad(value.sum(), at)
-                rounded = at + ((at * 255).round() / 255 - at).detach()
+                written = eight_bit(at.detach(), images, limit)
+                rounded = at + (written - at).detach()
                 drift, kept, more = _prediction(cases, rounded)
                 (pull,) = torch.autograd.grad(drift.sum(), at)
                 rough = [move.penalty(leaf).sum() for move, leaf in zip(moves, leaves, strict=True)]
                 if step == 0:
                     signal = torch.maximum(signal, slope.flatten(1).norm(dim=1))
                 push = s.map_weight * slope + s.prediction_weight * pull
+                failed |= ~(value.isfinite() & push.isfinite().flatten(1).all(1))
+                push[failed] = 0
                 rest = s.regulariser * torch.stack(rough).sum()
                 gradients = torch.autograd.grad(
                     (moved * push).sum() + rest, leaves, allow_unused=True, materialize_grads=True
                 )
+            for gradient in gradients:
+                failed |= ~gradient.isfinite().flatten(1).all(1)
             made = spent(made, passes, more)
             value = value.detach()
-            best.take(kept & (value < best.value), at.detach(), value, params)
-            curve.append(value)
+            best.take(kept & (value < best.value), written, value, params)
+            run.values.append(value)
+            run.kept.append(kept)
             if step == s.steps:
                 break
             rate = s.learning_rate * (s.decay if step >= s.steps / 2 else 1.0)
@@ -115,11 +138,13 @@ def optimise(cases: Sequence[Case], objective: Objective, s: Settings) -> list[O
                 second[i].mul_(0.999).addcmul_(gradients[i], gradients[i], value=0.001)
                 root = (second[i] / (1 - 0.999 ** (step + 1))).sqrt_().add_(1e-8)
                 params[i] = params[i] - rate / (1 - 0.9 ** (step + 1)) * first[i] / root
+                params[i][failed] = 0  # as they begin
             params = projected(moves, params, images)
-        curves.append(curve)
-    outcomes = [_outcome(i, cases, moves, best, curves, signal, split(made, len(cases))) for i in range(len(cases))]
-    for outcome in outcomes:
+        runs.append(run)
+    outcomes = [_outcome(i, moves, best, runs, signal, split(made, len(cases))) for i in range(len(cases))]
+    for outcome, lost in zip(outcomes, failed.tolist(), strict=True):
         outcome.notes["learning_rate"] = s.learning_rate
+        outcome.failed = "the objective or its slope is not finite" if lost else None
     return outcomes
 
 
@@ -163,23 +188,22 @@ def _prediction(cases: Sequence[Case], images: Tensor) -> tuple[Tensor, Tensor, 
 
 def _outcome(
     i: int,
-    cases: Sequence[Case],
     moves: Sequence[Family],
     best: _Best,
-    curves: Sequence[Sequence[Tensor]],
+    runs: Sequence[_Run],
     signal: Tensor,
     passes: Passes,
 ) -> Outcome:
-    courses = [[float(value[i]) for value in curve] for curve in curves]
-    course = min(courses, key=min)
+    course, valid = min((run.course(i) for run in runs), key=lambda pair: min(pair[1]))  # the run that gave the image
     half = len(course) // 2
-    fading = len(course) > 20 and min(course[half:]) > min(course[:half])
+    fading = len(course) > 20 and min(valid[half:]) > min(valid[:half])
     sizes: dict[str, float] = {}
     extras: dict[str, Any] = {}
     for move, all_params in zip(moves, best.params, strict=True):
         sizes |= {name: float(value[i]) for name, value in move.size(all_params).items()}
         extras |= {name: array[i] for name, array in move.pictures(all_params).items()}
     notes: dict[str, float | None] = {"objective": float(best.value[i]) if bool(best.found[i]) else None}
+    notes["objective_start"] = course[0]
     return Outcome(
         best.image[i].cpu(),
         sizes=sizes,

@@ -93,6 +93,11 @@ K = Annotated[
 PASSES = "(steps + 1) restarts (2 map + 1) F, the same B"
 
 
+def top_count(k: int, pixels: int) -> int:
+    """How many pixels count as a map's top: k, and at most half of them."""
+    return max(1, min(k, pixels // 2))
+
+
 def settings(values: dict[str, Any], map_weight: float = 1.0, start: float = 0.0) -> Any:
     """The optimiser's settings among a function's local names."""
     from dataclasses import fields

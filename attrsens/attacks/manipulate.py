@@ -34,8 +34,9 @@ SHAPES = ("none", "disc", "square", "ring", "cross", "frame")
 
 @ATTACKS(
     "manipulate",
-    version=1,
+    version=2,
     target=True,
+    budget=True,
     differentiable=True,
     cost=PASSES,
     source="Dombrowski et al. 2019; SMO equation 1; methods 5.1",

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from attrsens.attacks._case import Case, Outcome
 
 
-@ATTACKS("random", version=1, cost="n (map + 1 F)", source="HSE figure 2; Ghorbani et al. 2019; methods 5.7")
+@ATTACKS(
+    "random", version=2, budget=True, cost="n (map + 1 F)", source="HSE figure 2; Ghorbani et al. 2019; methods 5.7"
+)
 def random_search(
     cases: Sequence[Case],
     *,
@@ -52,15 +54,17 @@ def random_search(
     """The random perturbation, among n, whose map is farthest from the clean one while the class stays.
 
     argmax_i d(h(x_i), h(x)). HSE figure 2; Ghorbani et al. 2019's random baseline is the walk. Candidates are rounded
-    to 8 bits; methods draw what they drew for the clean image. Any method can be attacked.
+    to 8 bits within eps; methods draw what they drew for the clean image. Any method can be attacked.
     """
     return [_search(case, draws, eps, n, step, measure, seed) for case in cases]
 
 
 def _search(case: Case, draws: str, eps: float, n: int, step: float, measure: str, seed: int) -> Outcome:
+    import math
+
     import torch
 
-    from attrsens.attacks._case import Outcome, cosine_distance, plane_shares, spent
+    from attrsens.attacks._case import Outcome, cosine_distance, eight_bit, plane_shares, spent
     from attrsens.models.batches import Passes, Stack
     from attrsens.seeds import Stream
 
@@ -73,27 +77,16 @@ def _search(case: Case, draws: str, eps: float, n: int, step: float, measure: st
         forward = rows * one.forward + n * explainer.classifier.copies
         return Outcome(x, passes=Passes(forward, rows * one.backward))
     stream = Stream(seed, explainer.image, f"attack {draws}")
-    walked: list[Tensor] = []
+    walked = torch.zeros_like(x)
 
     def candidate(i: int) -> Tensor:
+        nonlocal walked
         draw = torch.from_numpy(stream.uniform([i], tuple(x.shape))[0]).to(x) * 2 - 1
         if draws == "walk":
-            before = walked[-1] if walked else torch.zeros_like(x)
-            moved = ((before + step * draw.sign()).clamp(-eps, eps) + x).clamp(0, 1) - x
-            walked.append(moved)
-            return moved + x
+            walked = ((walked + step * draw.sign()).clamp(-eps, eps) + x).clamp(0, 1) - x
+            return walked + x
         return (x + eps * (draw.sign() if draws == "signs" else draw)).clamp(0, 1)
 
-    made: dict[int, Tensor] = {}
-
-    def build(indices: range) -> Tensor:
-        for i in range(max(made, default=-1) + 1, indices.stop):
-            made[i] = (candidate(i) * 255).round() / 255
-        return torch.stack([made[i] for i in indices])
-
-    stack = Stack(n, build, like=x)
-    kept = f.logits(stack).argmax(1).cpu() == case.own
-    raws, passes = explainer.many(stack)
     before = case.before.float().cpu()
 
     def distance(raw: Tensor) -> float:
@@ -102,11 +95,19 @@ def _search(case: Case, draws: str, eps: float, n: int, step: float, measure: st
         units = [v.flatten() / v.norm().clamp(min=1e-30) for v in (raw, before)]
         return float((units[0] - units[1]).norm())
 
-    values = [distance(raw) if ok else -1.0 for raw, ok in zip(raws, kept.tolist(), strict=True)]
-    best = max(range(n), key=values.__getitem__)
-    image = made[best] if values[best] >= 0 else x
-    total = spent(passes, f.passes)
-    notes: dict[str, float | None] = {"objective": values[best] if values[best] >= 0 else None}
-    notes["kept_share"] = float(kept.float().mean())
+    image, best, kept, total = x, -1.0, 0, Passes()
+    width = math.lcm(*f.sizes)  # few are held at a time, in the batches that all of them would go in
+    for start in range(0, n, width):
+        made = torch.stack([candidate(i) for i in range(start, min(start + width, n))])
+        made = eight_bit(made, x, eps)
+        stays = (f.logits(made).argmax(1).cpu() == case.own).tolist()
+        raws, passes = explainer.many(Stack(len(made), lambda r, made=made: made[r.start : r.stop], like=x))  # type: ignore[misc]
+        kept, total = kept + sum(stays), spent(total, passes)
+        values = [distance(raw) if ok else -1.0 for raw, ok in zip(raws, stays, strict=True)]
+        top = max(range(len(values)), key=values.__getitem__)
+        if values[top] > best:
+            image, best = made[top].clone(), values[top]
+    total = spent(total, f.passes)
+    notes: dict[str, float | None] = {"objective": best if best >= 0 else None, "kept_share": kept / n}
     sizes = {"delta_linf": float((image - x).abs().amax())}
     return Outcome(image.cpu(), sizes=sizes, notes=notes, passes=total)

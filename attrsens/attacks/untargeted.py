@@ -21,6 +21,7 @@ from attrsens.attacks._settings import (
     Seed,
     Steps,
     settings,
+    top_count,
 )
 from attrsens.spec import ATTACKS
 
@@ -30,7 +31,14 @@ if TYPE_CHECKING:
     from attrsens.attacks._case import Case, Outcome
 
 
-@ATTACKS("untargeted", version=1, differentiable=True, cost=PASSES, source="Ghorbani et al. 2019, in spirit; methods 5")
+@ATTACKS(
+    "untargeted",
+    version=2,
+    budget=True,
+    differentiable=True,
+    cost=PASSES,
+    source="Ghorbani et al. 2019, in spirit; methods 5",
+)
 def untargeted(
     cases: Sequence[Case],
     *,
@@ -64,7 +72,15 @@ def untargeted(
     return optimise(cases, objective, settings(given, start=0.5))
 
 
-@ATTACKS("topk", version=1, differentiable=True, cost=PASSES, source="Ghorbani et al. 2019, top-k attack; methods 5")
+@ATTACKS(
+    "topk",
+    version=2,
+    aim="top_share",
+    budget=True,
+    differentiable=True,
+    cost=PASSES,
+    source="Ghorbani et al. 2019, top-k attack; methods 5",
+)
 def top_out(
     cases: Sequence[Case],
     *,
@@ -94,7 +110,7 @@ def top_out(
 
     given = locals()
     flat = clean_shares(cases).flatten(1)
-    order = flat.argsort(dim=1, descending=True, stable=True)[:, : max(1, min(k, flat.shape[1] // 2))]
+    order = flat.argsort(dim=1, descending=True, stable=True)[:, : top_count(k, flat.shape[1])]
     top = torch.zeros_like(flat).scatter_(1, order, 1.0)
 
     def objective(maps: Tensor) -> Tensor:
@@ -104,7 +120,13 @@ def top_out(
 
 
 @ATTACKS(
-    "centre", version=1, differentiable=True, cost=PASSES, source="Ghorbani et al. 2019, mass-centre attack; methods 5"
+    "centre",
+    version=2,
+    aim="centre_distance",
+    budget=True,
+    differentiable=True,
+    cost=PASSES,
+    source="Ghorbani et al. 2019, mass-centre attack; methods 5",
 )
 def centre_away(
     cases: Sequence[Case],
