@@ -9,7 +9,8 @@ import typer
 
 from attrsens.cli import console, options
 from attrsens.cli.running import go
-from attrsens.engine.attack_tables import AREA, DAMAGE, NOISE
+from attrsens.engine.aims import MAPS
+from attrsens.engine.attack_tables import AREA, NOISE
 from attrsens.engine.prepare_attack import prepare_attack
 from attrsens.render.attack import AttackWriter
 from attrsens.spec import ATTACKS, SIMILARITIES
@@ -84,7 +85,7 @@ def _show(report: Report, out: Path) -> None:
             console.note(f"warning: {record.image.path}, {record.method.title}, {attack.title}: {warning}")
     many = len({record.image.sha256 for record in report.records}) > 1
     for row in report.aggregates if many else []:
-        if row.quantity.removesuffix(NOISE) in (DAMAGE, AREA, "target_distance", "prediction_kept"):
+        if row.quantity.removesuffix(NOISE) in (*MAPS, AREA, "prediction_kept"):
             console.row(f"mean of {row.n}", row.group["model"], row.group["method"], *_mean(row))
 
 

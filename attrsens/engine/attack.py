@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attrsens.engine.attack_noise import noisy_images
 from attrsens.engine.cell import Call, Cell
 from attrsens.engine.claims import Measured, record_of, side_by_side
 from attrsens.engine.compute import Ready, Tally
@@ -19,19 +20,14 @@ from attrsens.engine.report import Failure, PassInfo
 from attrsens.engine.run import Found, Result, _failed
 from attrsens.engine.store import Store
 from attrsens.engine.targets import Goal, following, goal_of
-from attrsens.errors import AttrsensError
-from attrsens.seeds import Stream
+from attrsens.errors import AttrsensError, InputError
 from attrsens.spec import ATTACKS
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from attrsens.attacks._case import Case, Outcome
     from attrsens.engine.prepare import Prepared
     from attrsens.models.classifier import Classifier
     from attrsens.models.perceptual import Lpips
-
-CONTROLS = 3  # draws of noise of the attack's L2 norm
 
 
 def explains(call: Call) -> bool:
@@ -215,13 +211,17 @@ class Attacker:
             with torch.no_grad():
                 outcomes: list[Outcome] = ATTACKS[call.name].function(full, **call.parameters)
         except Exception as error:
-            for row in rows:
-                self._fail(row.look, row.found, call, error)
+            if len(rows) == 1:
+                self._fail(rows[0].look, rows[0].found, call, error)
+            for row in rows if len(rows) > 1 else ():  # it may be the fault of one
+                yield from self._batch([row], width)
             return
         for row, case, outcome in zip(rows, cases, outcomes, strict=False):
             self.tally.passes.forward += outcome.passes.forward
             self.tally.passes.backward += outcome.passes.backward
             try:
+                if outcome.failed:
+                    raise InputError(outcome.failed)
                 row.measured = self._measure(row, case, outcome)
             except Exception as error:
                 self._fail(row.look, row.found, call, error)
@@ -253,9 +253,10 @@ class Attacker:
         f, bound = row.look.classifier, case.explainer
         image = (outcome.image * 255).round().clamp(0, 255).to(torch.uint8)
         maps = explains(row.call)
-        change = image.float() / 255 - case.pixels.cpu()
+        clean = case.pixels.cpu()
+        change = image.float() / 255 - clean
         size = float(change.norm())
-        noises = self._noise(case, size) if maps and size else []
+        noises = noisy_images(clean, bound.image, size) if maps and size else []
         view = f.view()
         stack = torch.stack([image.float() / 255, *noises]).to(f.device)
         logits = view.logits(stack).cpu()
@@ -274,6 +275,7 @@ class Attacker:
             raws=np.stack(raws) if raws else None,
             linf=float(change.abs().max()),
             l2=size,
+            noise=[float((noise - clean).norm()) for noise in noises],
             sizes=outcome.sizes,
             curve=outcome.curve,
             signal=outcome.signal,
@@ -299,18 +301,6 @@ class Attacker:
         if self.store:
             self.store.put(key, {}, {"lpips": value, "model": row.look.classifier.name, "method": None})
         return value
-
-    def _noise(self, case: Case, size: float) -> list[Tensor]:
-        """Gaussian noise of that L2 norm, cut to [0, 1] and rounded to 8 bits: what an attack of no skill does."""
-        import torch
-
-        out = []
-        stream = Stream(0, case.explainer.image, "attack noise")
-        for i in range(CONTROLS):
-            draw = torch.from_numpy(stream.normal([i], tuple(case.pixels.shape))[0])
-            noisy = (case.pixels.cpu() + draw * (size / draw.norm())).clamp(0, 1)
-            out.append((noisy * 255).round() / 255)
-        return out
 
     def _fail(self, look: Look, found: Found, call: Call, error: Exception) -> None:
         name, method = look.classifier.name, found.call.expression

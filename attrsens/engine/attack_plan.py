@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from attrsens.engine.attack import CONTROLS, Attacker, explains
+from attrsens.engine.attack import Attacker, explains
+from attrsens.engine.attack_noise import CONTROLS
 from attrsens.engine.cell import Call
 from attrsens.engine.compute import Ready, Tally, cell_of, explainer
 from attrsens.engine.inputs import Source

@@ -6,16 +6,22 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
+from attrsens.engine.aims import MAPS, aim_of
+from attrsens.engine.budgets import alone
 from attrsens.engine.metrics import Judging, short
 from attrsens.engine.report import Aggregate, Comparison, Record
 from attrsens.engine.stats import Sample, comparisons, summary
 from attrsens.spec import Spec
 
 NOISE = " (floor)"  # of noise of the attack's norm
+BEST = " (best)"  # of the attacks under this budget and all smaller ones, whose images are allowed under it as well
 AREA = "damage_area"
+CHANGED = "the class changed"
+BEGINNING = "the curve has no beginning: what delta stands beside acts at eps 0 as well; give eps 0, too"
 DAMAGE = "original_distance"
 SCORES = ("original_distance", "prediction_kept", "prediction_drift", "linf", "l2", "lpips")
-AIMED = ("target_distance", "target_distance_before")
+BEFORE = ("target_distance_before", "top_share_before")
+COMPARED = (*MAPS, AREA)
 
 
 def quantities(judging: Judging, spec: Spec, curve: bool) -> list[str]:
@@ -23,8 +29,10 @@ def quantities(judging: Judging, spec: Spec, curve: bool) -> list[str]:
     similar = [short(call) for call in judging.similarities]
     if not spec.traits.get("maps", True):
         return ["boundary_distance", "prediction_kept", "prediction_drift", "linf", "l2", *similar]
-    names = [*SCORES, *(AIMED if spec.traits.get("target") else ()), *similar]
-    single = ("linf", "l2", "lpips", "prediction_drift", "target_distance_before")  # which noise has none of
+    aims = list(dict.fromkeys([DAMAGE, aim_of(spec)]))
+    names = [*SCORES, *aims[1:], *(n for n in BEFORE if n.removesuffix("_before") in aims), *similar]
+    names += [n + BEST for n in aims] if curve else []
+    single = ("linf", "lpips", "prediction_drift", *BEFORE)  # which noise has none of
     names += [n + NOISE for n in (*names,) if n not in single]
     return names + ([AREA, AREA + NOISE] if curve else [])
 
@@ -44,7 +52,7 @@ class Tables:
             if record.attack is not None:
                 for quantity, value, reason in _values(record):
                     self._add(quantity, self.group(record), record.image.sha256, value, reason)
-        self._areas([record for record in records if record.attack is not None])
+        self._courses([record for record in records if record.attack is not None])
 
     def group(self, record: Record) -> dict[str, Any]:
         """What records must have in common to stand in one row."""
@@ -75,11 +83,11 @@ class Tables:
         tables: dict[str, list[tuple[Sample, Sample]]] = {}
         for (quantity, place), sample in self.samples.items():
             noise = self.samples.get((quantity + NOISE, place))
-            if noise and quantity in (DAMAGE, "target_distance", AREA):
+            if noise and quantity in COMPARED:
                 plain = Sample(quantity, noise.group | {"control": "noise"}, noise.values, noise.reasons, noise.lost)
                 tables.setdefault(f"{quantity} noise", []).append((sample, plain))
         for (qa, _), a in self.samples.items():
-            if qa not in (DAMAGE, "target_distance", AREA):
+            if qa not in COMPARED:
                 continue
             for (qb, _), b in self.samples.items():
                 if qa == qb and _beside(a.group, b.group):
@@ -101,9 +109,11 @@ class Tables:
             found.append(value)
         sample.values[image] = sum(found) / len(found) if found else None
 
-    def _areas(self, records: Sequence[Record]) -> None:
-        """The mean damage over budgets from 0 to the largest: the area under the curve through (0, 0), by the trapezoid
-        rule, over the largest eps. One number a method and model; low where explanations are robust."""
+    def _courses(self, records: Sequence[Record]) -> None:
+        """Of attacks under several budgets: the best under each or any smaller one, and the mean damage over budgets
+        from 0 to the largest, which is the area under that curve, by the trapezoid rule, over the largest eps. It
+        begins at (0, 0) where eps bounds all that is done, else at what was measured at eps 0. One number a method and
+        model; low where explanations are robust."""
         curves: dict[tuple[str, str, int], tuple[dict[str, Any], str, dict[float, Record]]] = {}
         for record in records:
             attack = record.attack
@@ -120,33 +130,61 @@ class Tables:
         for (place, _, _), (group, image, found) in curves.items():
             if len(budgets[place] - {0.0}) < 2:
                 continue
-            whole = set(found) == budgets[place]  # every image means the same budgets
-            own: dict[str, list[tuple[float, float | None]]] = {"": [(0.0, 0.0)], NOISE: [(0.0, 0.0)]}
-            for eps, record in sorted(found.items()):
-                score = record.scores[DAMAGE]
-                own[""].append((eps, score.value))
-                own[NOISE].append((eps, score.controls.get("noise", 0.0 if score.value == 0 else None)))
-            for suffix, points in own.items():
-                value = _area(points) if whole else None
-                named = group | {"eps": sorted(budgets[place])}
-                self._add(AREA + suffix, named, image, value, "an attack of the curve has no result")
+            for quantity in MAPS:
+                for record, values in _best(found, quantity):
+                    for suffix, value in zip(("", NOISE), values, strict=True):
+                        self._add(quantity + BEST + suffix, self.group(record), image, value, CHANGED)
+            reason = None if set(found) == budgets[place] else "an attack of the curve has no result"
+            if any(_lost(record) for record in found.values()):
+                reason = reason or CHANGED
+            start = [(0.0, 0.0)] if alone(group["attack_parameters"]) else []
+            reason = reason or (None if start or 0.0 in found else BEGINNING)
+            named = group | {"eps": sorted(budgets[place])}
+            for k, suffix in enumerate(("", NOISE)):
+                points = [*start, *zip(sorted(found), (v[k] for _, v in _best(found, DAMAGE)), strict=True)]
+                self._add(AREA + suffix, named, image, None if reason else _area(points), reason)
+
+
+def _best(found: dict[float, Record], quantity: str) -> Iterator[tuple[Record, tuple[float | None, float | None]]]:
+    """The records of several eps, ascending, with the value that is worst for the explanation under this budget and
+    all smaller ones, and of noise as large as that attack; None where the class was lost."""
+    best: tuple[float | None, float | None] = None, None
+    for _, record in sorted(found.items()):
+        score = record.scores.get(quantity)
+        if score is None:
+            continue
+        if _lost(record):
+            yield record, (None, None)
+            continue
+        if score.value is not None and (best[0] is None or MAPS[quantity] * (score.value - best[0]) > 0):
+            best = score.value, score.controls.get("noise")
+        yield record, best
+
+
+def _lost(record: Record) -> bool:
+    """Whether an attacked map is one of an image of another class, which shows nothing about the explanation."""
+    return DAMAGE in record.scores and record.scores["prediction_kept"].value == 0
 
 
 def _values(record: Record) -> Iterator[tuple[str, float | None, str | None]]:
+    """(quantity, value, reason). Where the class was lost, how far maps are has no value, of noise neither: the rows
+    are then about the same images."""
+    lost = _lost(record)
     for name, score in record.scores.items():
         if name == "lpips" and score.value is None:
             continue  # it was not asked for
-        if name in (*SCORES, *AIMED, "boundary_distance"):
-            yield name, score.value, score.reason
+        if name in (*SCORES, *MAPS, *BEFORE, "boundary_distance"):
+            void = lost and name in MAPS
+            yield name, None if void else score.value, CHANGED if void else score.reason
             if "noise" in score.controls:
-                yield name + NOISE, score.controls["noise"], None
+                yield name + NOISE, None if void else score.controls["noise"], CHANGED if void else None
     for stage in record.attack.stages if record.attack else ():
         yield f"boundary_distance ({stage.name})", stage.distance, "the search found no other class"
         yield f"success ({stage.name})", float(stage.distance is not None), None
     for similarity in record.similarities:
-        yield similarity.name, similarity.value, similarity.reason
+        yield similarity.name, None if lost else similarity.value, CHANGED if lost else similarity.reason
         if "noise" in similarity.controls:
-            yield similarity.name + NOISE, similarity.controls["noise"], None
+            yield similarity.name + NOISE, None if lost else similarity.controls["noise"], CHANGED if lost else None
 
 
 def _area(points: Sequence[tuple[float, float | None]]) -> float | None:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from attrsens.engine.attack_tables import quantities
+from attrsens.engine.budgets import checked_budgets
 from attrsens.engine.cell import Call, parse_call
 from attrsens.engine.metrics import Flags
 from attrsens.engine.prepare import Prepared, asked, prepare, texts
@@ -94,6 +95,7 @@ def attacks(kind: str, given: Mapping[str, object]) -> list[Call]:
         call = parse_call(kind, values, ATTACKS)
         checked(call)
         calls[call.expression] = call
+    checked_budgets(ATTACKS[kind], list(calls.values()))
     return sorted(calls.values(), key=lambda call: float(call.parameters.get("eps", 0)))
 
 

@@ -56,8 +56,9 @@ class AttackInfo:
 
     kind, version, parameters, expression: which. budget: its bounds. sizes: of the perturbation that was found, before
     it was rounded to 8 bits (linf and l2 of the written image are scores). target: what the map was to become. curve:
-    the objective of the best run by step, on the smoothed network. claim: what was shown, in words. warnings: signs
-    that the attack fell short of what is possible. stages: of a boundary search. notes: further numbers.
+    the objective by step of the run that gave the image, on the smoothed network; steps that lose the class are in it.
+    signal: the norm of its slope at the start. claim: what was shown, in words. warnings: signs that the attack fell
+    short of what is possible. stages: of a boundary search. notes: further numbers.
     """
 
     kind: str
@@ -70,6 +71,7 @@ class AttackInfo:
     target: str | None
     curve: list[float]
     claim: str
+    signal: float | None = None
     warnings: list[str] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
     notes: dict[str, float | None] = field(default_factory=dict)

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attrsens.engine.agreement import brief
-from attrsens.engine.attack_tables import AREA, DAMAGE, NOISE
+from attrsens.engine.attack_tables import AREA, BEST, DAMAGE, NOISE
+from attrsens.engine.budgets import alone
 from attrsens.engine.report import Aggregate, AttackInfo, Record
 from attrsens.heatmaps import Attribution, flat
 from attrsens.render.figures import FigureWriter
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
     from attrsens.engine.report import Report
 
 KINDS = ("attacked", "perturbation", "strip")
+CURVES = {  # what their axes say
+    DAMAGE + BEST: "cosine distance to the clean map",
+    "target_distance" + BEST: "cosine distance to the target",
+    "top_share" + BEST: "share on the clean map's top",
+    "centre_distance" + BEST: "way of the centre, px",
+}
 Picture = NDArray[np.uint8]
 Panels = list[tuple[Picture, list[str]]]
 
@@ -177,18 +184,19 @@ def _maps(record: Record, attribution: Attribution, clean: Result, others: Seque
 
 
 def curves(rows: Sequence[Aggregate]) -> Iterator[tuple[str, bytes]]:
-    """Damage against budget, a figure for each kind of attack that has several budgets."""
+    """Damage against budget, a figure for each kind of attack that has several budgets; of every budget what was worst
+    under it or a smaller one."""
     kinds: dict[str, list[Aggregate]] = {}
     for row in rows:
-        if "attack" in row.group and row.quantity.removesuffix(NOISE) in (DAMAGE, "target_distance", AREA):
+        if "attack" in row.group and row.quantity.removesuffix(NOISE) in (*CURVES, AREA):
             kinds.setdefault(row.group["attack"], []).append(row)
     for kind, mine in kinds.items():
-        if len({row.group["budget"].get("eps") for row in mine if row.quantity == DAMAGE}) > 1:
+        if len({row.group["budget"].get("eps") for row in mine if row.quantity == DAMAGE + BEST}) > 1:
             yield f"damage-{kind}", _curves(kind, mine)
 
 
 def _curves(kind: str, rows: Sequence[Aggregate]) -> bytes:
-    quantities = [q for q in (DAMAGE, "target_distance") if any(row.quantity == q for row in rows)]
+    quantities = [q for q in CURVES if any(row.quantity == q for row in rows)]
     figure, found = _figure(len(quantities), 4.6)
     several = len({row.group["model"] for row in rows}) > 1
     lines = list(dict.fromkeys((row.group["model"], row.group["expression"]) for row in rows))
@@ -196,24 +204,26 @@ def _curves(kind: str, rows: Sequence[Aggregate]) -> bytes:
     for axes, quantity in zip(found, quantities, strict=True):
         for k, line in enumerate(lines):
             name = (f"{line[0]}: " if several else "") + brief(line[1])
-            if quantity == DAMAGE and areas.get(line) is not None:
+            if quantity == DAMAGE + BEST and areas.get(line) is not None:
                 name += f" (area {areas[line]:.3f})"
             _line(axes, [r for r in rows if (r.group["model"], r.group["expression"]) == line], quantity, k, name)
         axes.set_xlabel("eps, 1/255")
-        axes.set_ylabel("cosine distance " + ("to the clean map" if quantity == DAMAGE else "to the target"))
+        axes.set_ylabel(CURVES[quantity])
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
     handles, names = found[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncol=2 if len(names) < 9 else 3, fontsize=8)
     n = max(row.n for row in rows)
-    said = f"{kind}: mean of {n} image{'s' * (n > 1)}, bands are 95 % intervals; dashes: noise of the same L2 norm"
+    said = f"{kind}: best up to each budget, mean of {n} image{'s' * (n > 1)}, bands are 95 % intervals; "
+    said += "dashes: noise of the same L2 norm"
     figure.suptitle(said, fontsize=9)
     return _png(figure)
 
 
 def _line(axes: Axes, rows: Sequence[Aggregate], quantity: str, k: int, name: str) -> None:
     colour, marker = COLOURS[k % len(COLOURS)], "os^Dv"[k // len(COLOURS) % 5]
-    start = [(0.0, 0.0)] if quantity == DAMAGE else []
+    whole = quantity.removesuffix(BEST) in (DAMAGE, "centre_distance") and alone(rows[0].group["attack_parameters"])
+    start = [(0.0, 0.0)] if whole else []
     for suffix, style in (("", "-"), (NOISE, "--")):
         mine = sorted(
             (r.group["budget"]["eps"], r) for r in rows if r.quantity == quantity + suffix and r.mean is not None
