@@ -105,6 +105,16 @@ def test_the_page_tells_the_claims_and_the_doubts_and_escapes_names(tmp_path: Pa
     assert "attacked: manipulate delta" in page
 
 
+@pytest.mark.parametrize(("kind", "head"), [("topk", "on its top"), ("centre", "centre, px"), ("untargeted", "Linf")])
+def test_the_page_has_a_column_for_what_the_attack_was_after(kind: str, head: str, tmp_path: Path) -> None:
+    more = {"k": 20} if kind == "topk" else {}
+    written(tmp_path, [picture(i) for i in range(2)], kind=kind, eps=[0.02, 0.04], steps=2, **more)
+    page = (tmp_path / "report.html").read_text()
+    assert f">{head}</th>" in page
+    assert (">on its top</th>" in page, ">centre, px</th>" in page) == (kind == "topk", kind == "centre")
+    assert (tmp_path / f"figures/damage-{kind}.png").exists()
+
+
 def test_a_boundary_search_has_one_set_of_pictures(tmp_path: Path) -> None:
     f = small()
     report = attrsens.attack(picture(), model=f, kind="boundary", attack={"steps": 3, "search": "pgd"}, cache=False)

@@ -12,6 +12,8 @@ CLOSE = 12  # fewer stand open
 COLUMNS = {
     "original_distance": "from the clean map",
     "target_distance": "from the target",
+    "top_share": "on its top",
+    "centre_distance": "centre, px",
     "prediction_kept": "class kept",
     "linf": "Linf",
     "l2": "L2",
@@ -37,17 +39,18 @@ def _maps(records: list[Record], names: Names) -> Html | None:
     if not records:
         return None
     rows: list[list[object]] = []
+    columns = {name: head for name, head in COLUMNS.items() if any(name in record.scores for record in records)}
     for record in records:
         attack = record.attack
         assert attack
         cells: list[object] = [_name(record), names_of(record, names), attack.title]
-        for name in COLUMNS:
+        for name in columns:
             score = record.scores.get(name)
             cells.append(num(DASH if score is None else _with_noise(record, name)))
         rows.append([*cells, "; ".join(attack.warnings)])
-    head: list[object] = ["image", "map", "attack", *(tag("th", c, scope="col", class_="n") for c in COLUMNS.values())]
+    head: list[object] = ["image", "map", "attack", *(tag("th", c, scope="col", class_="n") for c in columns.values())]
     note = "Cosine distances of the maps' magnitudes, summed over channels; in brackets what noise of the same L2 norm "
-    note += "does; towards the target also how far the clean map was. Measured on the 8-bit image."
+    note += "does; before an arrow, of the clean map. Measured on the 8-bit image."
     return join([tag("p", note, class_="note"), table(None, [*head, "doubts"], rows, "words")])
 
 
@@ -56,8 +59,8 @@ def _with_noise(record: Record, name: str) -> str:
     if name == "prediction_kept":
         return "yes" if score.value else "NO"
     text = number(score.value, 3)
-    if name == "target_distance":
-        text = f"{number(record.scores['target_distance_before'].value, 3)} → {text}"
+    if (before := record.scores.get(f"{name}_before")) is not None:
+        text = f"{number(before.value, 3)} → {text}"
     return f"{text} ({number(score.floor, 3)})" if score.floor is not None else text
 
 
