@@ -58,10 +58,12 @@ class _Best:
 
 @dataclass
 class _Run:
-    """What a restart met at every step, each (B,): the objective, and whether the class stays."""
+    """What a restart met at every step, each (B,): the objective, and whether the class stays. `begins`: the iterate
+    from which it follows the slope."""
 
     values: list[Tensor]
     kept: list[Tensor]
+    begins: int = 0
 
     def course(self, i: int) -> tuple[list[float], list[float]]:
         """Of an image the objective by step, and the same where steps that lose the class count for nothing."""
@@ -194,7 +196,8 @@ def _outcome(
     signal: Tensor,
     passes: Passes,
 ) -> Outcome:
-    course, valid = min((run.course(i) for run in runs), key=lambda pair: min(pair[1]))  # the run that gave the image
+    run = min(runs, key=lambda run: min(run.course(i)[1]))  # which gave the image
+    course, valid = run.course(i)
     half = len(course) // 2
     fading = len(course) > 20 and min(valid[half:]) > min(valid[:half])
     sizes: dict[str, float] = {}
@@ -203,7 +206,7 @@ def _outcome(
         sizes |= {name: float(value[i]) for name, value in move.size(all_params).items()}
         extras |= {name: array[i] for name, array in move.pictures(all_params).items()}
     notes: dict[str, float | None] = {"objective": float(best.value[i]) if bool(best.found[i]) else None}
-    notes["objective_start"] = course[0]
+    notes["objective_start"] = course[min(run.begins, len(course) - 1)]
     return Outcome(
         best.image[i].cpu(),
         sizes=sizes,
