@@ -209,7 +209,7 @@ def test_a_curve_of_several_perturbations_begins_where_it_was_measured() -> None
     areas = []
     for image in {r.image.sha256 for r in measured.records}:
         mine = [values(r)["original_distance"] for r in attacked(measured) if r.image.sha256 == image]
-        assert mine[0] > 1e-4
+        assert mine[0] > 1e-6, "a flow of its own"
         areas.append(np.trapezoid(np.maximum.accumulate(mine), eps) / eps[-1])
     assert row(measured, "damage_area").mean == pytest.approx(np.mean(areas), rel=1e-6)
 
