@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @ATTACKS(
     "boundary",
-    version=1,
+    version=2,
     maps=False,
     rows=True,
     cost="search; with the default 1,314 F + 1,048 B",
