@@ -458,11 +458,10 @@ def test_lpips_is_the_packages_with_a_backbone_of_ones_own(tmp_path: Path) -> No
     for name, value in peer.net.state_dict().items():
         weights["features." + name.partition(".")[2]] = value
     save_file(weights, tmp_path / "vgg16.safetensors")
+    moved = {"steps": 6, "perturbation": "delta-stadv", "learning_rate": 0.01}
     for span in ("11", "01"):
         options = {"lpips_backbone": tmp_path / "vgg16.safetensors", "lpips_range": span, "cache_dir": tmp_path / "c"}
-        report = attrsens.attack(
-            picture(), model=f, kind="untargeted", attack={"steps": 3, "perturbation": "delta-stadv"}, **options
-        )
+        report = attrsens.attack(picture(), model=f, kind="untargeted", attack=moved, **options)
         clean, after = (torch.from_numpy(pixels(a.input)).float()[None] for a in report.attributions)
         expected = peer(clean, after, normalize=span == "11").item()
         found = attacked(report)[0].scores["lpips"]

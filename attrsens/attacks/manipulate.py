@@ -34,7 +34,7 @@ SHAPES = ("none", "disc", "square", "ring", "cross", "frame")
 
 @ATTACKS(
     "manipulate",
-    version=1,
+    version=2,
     target=True,
     differentiable=True,
     cost=PASSES,
