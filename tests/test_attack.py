@@ -338,6 +338,24 @@ def test_the_nearest_boundary_of_a_linear_network_is_where_it_should_be() -> Non
     assert aggregate["success (pgd)"].mean == 1
 
 
+def test_maps_beside_a_search_are_at_the_point_that_it_found() -> None:
+    f = small()
+    search = {"search": "pgd-cw", "steps": 3, "bisect": 0, "eps": 0.7, "doublings": 4, "seed": 2}
+    report = attrsens.attack(picture(), model=f, kind="boundary", attack=search, cache=False)
+    for record in report.records:
+        assert record.attack
+        if record.method.name in ("bsm", "big"):
+            assert record.notes["distance"] == record.attack.notes["distance"]
+            own = record.method.parameters
+            assert own["search_steps"] == search["steps"]
+            assert all(own[name] == search[name] for name in search if name != "steps")
+    report = attrsens.attack(
+        picture(), model=f, kind="boundary", method=["bsm:search=pgd,search_steps=9", "ig"], attack=search, cache=False
+    )
+    own = report.records[0].method.parameters
+    assert (own["search"], own["search_steps"], own["bisect"]) == ("pgd", 9, 0)
+
+
 # -- cache, interrupts, mistakes ---------------------------------------------------------------------------------
 
 
