@@ -418,6 +418,7 @@ def test_mistakes_are_said_before_any_pass(tmp_path: Path) -> None:
         ({"attack": {"target_map": str(tmp_path / "text.npy")}}, "cannot be read as .npy"),
         ({"attack": {"target_image": "nowhere.jpg"}}, "no file nowhere.jpg"),
         ({"metrics": "insertion"}, "scores belong to score"),
+        ({"lpips_range": "02"}, "lpips-range must be 11 or 01; got '02'"),
         ({"fail_if": "nonsense<1"}, "nonsense"),
     ):
         with pytest.raises(AttrsensError, match=message.replace(".", r"\.")):

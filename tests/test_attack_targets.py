@@ -1,8 +1,9 @@
-"""What a map may be made into: files that are no arrays, and pictures that are the same."""
+"""What a map may be made into: files that are no arrays, pictures that are the same; which end of a number is which."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,3 +76,19 @@ def test_the_same_picture_twice_is_no_target_for_itself() -> None:
         assert record.attack
         assert record.attack.target
         assert "sample:" in record.attack.target
+
+
+def test_what_an_attack_had_to_spend_speaks_for_the_explanation() -> None:
+    (record,) = attacked(attrsens.attack(picture(), model=small(), attack={"steps": 1, "target_shape": "ring"}))
+    up = {"target_distance", "prediction_drift", "linf", "l2", "lpips"}
+    for name, score in record.scores.items():
+        expected = "higher" if name in up else "lower" if name == "original_distance" else "none"
+        assert score.direction == expected, name
+
+
+def test_help_names_the_extra_and_both_defaults(run_cli: Any) -> None:
+    code, told, _ = run_cli("attack", "--help")
+    assert code == 0
+    words = " ".join(told.replace("│", " ").split())
+    assert "the extra 'lpips'" in words
+    assert "for boundary cosine" in words

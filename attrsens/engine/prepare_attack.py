@@ -16,7 +16,9 @@ from attrsens.engine.targets import checked
 from attrsens.errors import AttrsensError, unknown
 from attrsens.spec import ATTACKS, METHODS, WRAPPERS, Spec, split_expression
 
-USUAL = "spearman,hog,ssim,topk_overlap,centre_shift"
+USUAL = "spearman,hog,ssim,topk_overlap,centre_shift"  # similarities to the clean map
+BESIDE = "cosine"  # of the maps beside a search of the boundary
+SPANS = ("11", "01")  # of what LPIPS is fed: [-1, 1], [0, 1]
 BOUNDARY = ("grad", "bsm", "ig", "big")
 
 
@@ -44,12 +46,14 @@ def prepare_attack(
         AttrsensError: see `attrsens.attack`.
     """
     calls = attacks(kind, attack)
+    if lpips_range not in SPANS:
+        raise AttrsensError(f"lpips-range must be {' or '.join(SPANS)}; got {lpips_range!r}")
     spec = ATTACKS[kind]
     explains = bool(spec.traits.get("maps", True))
     methods = texts(method) or (list(BOUNDARY) if not explains else ["grad"])
     if not explains:
         methods = [_alike(text, calls[0], options) for text in methods]
-    judging = asked(metrics, USUAL if explains else "cosine", metric_parameters, None, None)
+    judging = asked(metrics, USUAL if explains else BESIDE, metric_parameters, None, None)
     if judging.scores:
         names = ", ".join(call.name for call in judging.scores)
         raise AttrsensError(f"{names}: attack measures how far maps move, by similarities; scores belong to score")
