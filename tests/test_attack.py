@@ -338,6 +338,24 @@ def test_the_nearest_boundary_of_a_linear_network_is_where_it_should_be() -> Non
     assert aggregate["success (pgd)"].mean == 1
 
 
+def test_maps_beside_a_search_are_at_the_point_that_it_found() -> None:
+    f = small()
+    search = {"search": "pgd-cw", "steps": 3, "bisect": 0, "eps": 0.7, "doublings": 4, "seed": 2}
+    report = attrsens.attack(picture(), model=f, kind="boundary", attack=search, cache=False)
+    for record in report.records:
+        assert record.attack
+        if record.method.name in ("bsm", "big"):
+            assert record.notes["distance"] == record.attack.notes["distance"]
+            own = record.method.parameters
+            assert own["search_steps"] == search["steps"]
+            assert all(own[name] == search[name] for name in search if name != "steps")
+    report = attrsens.attack(
+        picture(), model=f, kind="boundary", method=["bsm:search=pgd,search_steps=9", "ig"], attack=search, cache=False
+    )
+    own = report.records[0].method.parameters
+    assert (own["search"], own["search_steps"], own["bisect"]) == ("pgd", 9, 0)
+
+
 # -- cache, interrupts, mistakes ---------------------------------------------------------------------------------
 
 
@@ -400,6 +418,7 @@ def test_mistakes_are_said_before_any_pass(tmp_path: Path) -> None:
         ({"attack": {"target_map": str(tmp_path / "text.npy")}}, "cannot be read as .npy"),
         ({"attack": {"target_image": "nowhere.jpg"}}, "no file nowhere.jpg"),
         ({"metrics": "insertion"}, "scores belong to score"),
+        ({"lpips_range": "02"}, "lpips-range must be 11 or 01; got '02'"),
         ({"fail_if": "nonsense<1"}, "nonsense"),
     ):
         with pytest.raises(AttrsensError, match=message.replace(".", r"\.")):
@@ -458,11 +477,10 @@ def test_lpips_is_the_packages_with_a_backbone_of_ones_own(tmp_path: Path) -> No
     for name, value in peer.net.state_dict().items():
         weights["features." + name.partition(".")[2]] = value
     save_file(weights, tmp_path / "vgg16.safetensors")
+    moved = {"steps": 6, "perturbation": "delta-stadv", "learning_rate": 0.01}
     for span in ("11", "01"):
         options = {"lpips_backbone": tmp_path / "vgg16.safetensors", "lpips_range": span, "cache_dir": tmp_path / "c"}
-        report = attrsens.attack(
-            picture(), model=f, kind="untargeted", attack={"steps": 3, "perturbation": "delta-stadv"}, **options
-        )
+        report = attrsens.attack(picture(), model=f, kind="untargeted", attack=moved, **options)
         clean, after = (torch.from_numpy(pixels(a.input)).float()[None] for a in report.attributions)
         expected = peer(clean, after, normalize=span == "11").item()
         found = attacked(report)[0].scores["lpips"]

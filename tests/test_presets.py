@@ -133,6 +133,20 @@ def test_published_numbers_are_of_what_the_preset_computes(preset):
             assert high is None or value <= high, row
 
 
+def test_maps_beside_the_boundary_search_are_at_its_point():
+    (preset,) = [p for p in ALL if p.name == "bnd-search"]
+    found = [c.parameters for c in parse_calls(preset.options["method"], {}) if c.name in ("bsm", "big")]
+    assert len(found) == 2
+    for own in found:
+        assert (own["search"], own["search_steps"]) == (preset.options["search"], preset.options["steps"])
+        assert (own["bisect"], own["polish"]) == (preset.options["bisect"], preset.options["polish"])
+
+
+def test_smo_s_attacks_explain_averages_of_magnitudes():
+    calls = [c for p in ALL if p.name.startswith("smo-attack") for c in parse_calls(p.options["method"], {})]
+    assert {c.parameters["sign"] for c in calls if c.name in ("sg", "ug")} == {"abs_sample"}
+
+
 def test_numbers_that_the_papers_print():
     """A few of them, typed anew from the papers' tables."""
     rows = {(p.name, row["of"]): row for p in ALL if not isinstance(p.published, str) for row in p.published}

@@ -16,6 +16,7 @@ from attrsens.models.batches import Passes
 from attrsens.seeds import Stream
 
 Objective = Callable[[Tensor], Tensor]  # shares (B, H, W), times H W so that their mean is 1 -> (B,), to be made small
+GENTLE = 0.04  # of a random start, for flows and colours: drawn entry by entry they are rough, and tear the image
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,10 @@ def optimise(cases: Sequence[Case], objective: Objective, s: Settings) -> list[O
     itself: terms are summed over the images of a batch, never averaged, and Adam works entry by entry. Parameters are
     drawn back into their bounds after every step. The prediction's term and the check that the class stays are of the
     network as it is (ReLUs and all) on the image in 8 bits (within eps, where delta is alone), whose gradient passes
-    the rounding unchanged; the map's term is of the network smoothed by `beta`. Of all iterates and restarts the one
-    with the least objective is returned, in 8 bits, among those that keep the class; where none does, the clean image.
-    An image where a gradient is not finite has failed and stands still, while its neighbours go on.
+    the rounding unchanged; the map's term is of the network smoothed by `beta`. Every run has the clean image as its
+    iterate 0; one with a random start goes there by its first step. Of all iterates and restarts the one with the least
+    objective is returned, in 8 bits, among those that keep the class; where none does, the clean image. An image where
+    a gradient is not finite has failed and stands still, while its neighbours go on.
 
     Args:
         cases: of one classifier, method and image size.
@@ -99,10 +101,12 @@ def optimise(cases: Sequence[Case], objective: Objective, s: Settings) -> list[O
     signal = images.new_zeros(len(cases))
     made = Passes()
     for restart in range(s.restarts):
-        params = [_started(move, cases, s, restart) for move in moves]
+        params = [move.start() for move in moves]
+        share = s.start or (0.5 if restart else 0.0)
+        begins = int(share > 0)  # the iterate from which Adam steps
         first = [torch.zeros_like(p) for p in params]
         second = [torch.zeros_like(p) for p in params]
-        run = _Run([], [])
+        run = _Run([], [], begins)
         for step in range(steps):
             with torch.enable_grad():
                 leaves = [p.detach().requires_grad_() for p in params]
@@ -116,7 +120,7 @@ def optimise(cases: Sequence[Case], objective: Objective, s: Settings) -> list[O
                 drift, kept, more = _prediction(cases, rounded)
                 (pull,) = torch.autograd.grad(drift.sum(), at)
                 rough = [move.penalty(leaf).sum() for move, leaf in zip(moves, leaves, strict=True)]
-                if step == 0:
+                if step <= begins:
                     signal = torch.maximum(signal, slope.flatten(1).norm(dim=1))
                 push = s.map_weight * slope + s.prediction_weight * pull
                 failed |= ~(value.isfinite() & push.isfinite().flatten(1).all(1))
@@ -134,12 +138,16 @@ def optimise(cases: Sequence[Case], objective: Objective, s: Settings) -> list[O
             run.kept.append(kept)
             if step == s.steps:
                 break
+            if step < begins:
+                params = [_drawn(move, cases, s.seed, share, restart) for move in moves]
+                continue
+            turn = step - begins + 1
             rate = s.learning_rate * (s.decay if step >= s.steps / 2 else 1.0)
             for i in range(len(moves)):
                 first[i].lerp_(gradients[i], 0.1)
                 second[i].mul_(0.999).addcmul_(gradients[i], gradients[i], value=0.001)
-                root = (second[i] / (1 - 0.999 ** (step + 1))).sqrt_().add_(1e-8)
-                params[i] = params[i] - rate / (1 - 0.9 ** (step + 1)) * first[i] / root
+                root = (second[i] / (1 - 0.999**turn)).sqrt_().add_(1e-8)
+                params[i] = params[i] - rate / (1 - 0.9**turn) * first[i] / root
                 params[i][failed] = 0  # as they begin
             params = projected(moves, params, images)
         runs.append(run)
@@ -159,15 +167,13 @@ def _dry(case: Case, s: Settings, steps: int) -> Outcome:
     return Outcome(case.pixels, passes=Passes(times * forward, times * backward))
 
 
-def _started(move: Family, cases: Sequence[Case], s: Settings, restart: int) -> Tensor:
-    """Where a restart begins: the first at the identity or `start` of the way to the bounds, the others that way."""
+def _drawn(move: Family, cases: Sequence[Case], seed: int, share: float, restart: int) -> Tensor:
+    """The random start of a run: every entry uniform up to `share` of its bound, of flows and colours far less."""
     params: Tensor = move.start()
-    share = s.start or (0.5 if restart else 0.0)
-    if share == 0:
-        return params
+    share = share if move.name == "delta" else share * GENTLE
     draws = []
     for case, row in zip(cases, params, strict=True):
-        stream = Stream(s.seed, case.explainer.image, f"attack {move.name}")
+        stream = Stream(seed, case.explainer.image, f"attack {move.name}")
         draws.append(torch.from_numpy(2 * stream.uniform([restart], tuple(row.shape))[0] - 1))
     moved: Tensor = move.project(params + share * move.bound * torch.stack(draws).to(params))
     return moved

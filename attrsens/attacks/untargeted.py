@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from attrsens.attacks._case import Case, Outcome
 
 
+ROUGHNESS = 0.00125  # default weight: manipulate's 0.05 for a map's weight of 40; 0.05 itself lets no pixel flow
+
+
 @ATTACKS(
     "untargeted",
     version=2,
@@ -50,15 +53,16 @@ def untargeted(
     learning_rate: LearningRate = 0.0,
     decay: Decay = 0.4,
     prediction_weight: PredictionWeight = 1.0,
-    regulariser: Regulariser = 0.0,
+    regulariser: Regulariser = ROUGHNESS,
     beta: Beta = 100.0,
     restarts: Restarts = 1,
     seed: Seed = 0,
 ) -> list[Outcome]:
     """A perturbation that takes the map as far from the clean one as it gets, while the prediction stays.
 
-    min cos(h(x'), h(x)) + prediction_weight ||p(x') - p(x)||^2, h as in manipulate. Starts at random, half of the way
-    to the bounds, since the clean image itself has no slope. Ghorbani et al. 2019 in spirit; methods 5.
+    min cos(h(x'), h(x)) + prediction_weight ||p(x') - p(x)||^2 + regulariser L(perturbation), h as in manipulate. The
+    first step goes to a random place, up to half of the way to delta's bound and a fiftieth to the others', since the
+    clean image itself has no slope. Ghorbani et al. 2019 in spirit; methods 5.
     """
     from attrsens.attacks._case import clean_shares, cosine_distance
     from attrsens.attacks._optimiser import optimise
@@ -93,15 +97,15 @@ def top_out(
     learning_rate: LearningRate = 0.0,
     decay: Decay = 0.4,
     prediction_weight: PredictionWeight = 1.0,
-    regulariser: Regulariser = 0.0,
+    regulariser: Regulariser = ROUGHNESS,
     beta: Beta = 100.0,
     restarts: Restarts = 1,
     seed: Seed = 0,
 ) -> list[Outcome]:
     """A perturbation that pushes the map's largest pixels out of its top, while the prediction stays.
 
-    min of the share of the map that lies on the k largest pixels of the clean map. Ghorbani et al. 2019, top-k attack;
-    methods 5. A k of more than half of the pixels is cut to half.
+    min of the share of the map that lies on the k largest pixels of the clean map, + the other terms of untargeted.
+    Ghorbani et al. 2019, top-k attack; methods 5. A k of more than half of the pixels is cut to half.
     """
     import torch
 
@@ -139,15 +143,15 @@ def centre_away(
     learning_rate: LearningRate = 0.0,
     decay: Decay = 0.4,
     prediction_weight: PredictionWeight = 1.0,
-    regulariser: Regulariser = 0.0,
+    regulariser: Regulariser = ROUGHNESS,
     beta: Beta = 100.0,
     restarts: Restarts = 1,
     seed: Seed = 0,
 ) -> list[Outcome]:
     """A perturbation that moves the map's centre of mass away, while the prediction stays.
 
-    max of the distance between the centres of mass of h(x') and h(x), in units of the image's diagonal. Starts at
-    random, since the clean image itself has no slope. Ghorbani et al. 2019, mass-centre attack; methods 5.
+    max of the distance between the centres of mass of h(x') and h(x), in units of the image's diagonal, - the other
+    terms of untargeted, and a random place first as there. Ghorbani et al. 2019, mass-centre attack; methods 5.
     """
     import torch
 

@@ -11,7 +11,7 @@ from attrsens.cli import console, options
 from attrsens.cli.running import go
 from attrsens.engine.aims import MAPS
 from attrsens.engine.attack_tables import AREA, NOISE
-from attrsens.engine.prepare_attack import prepare_attack
+from attrsens.engine.prepare_attack import BESIDE, USUAL, prepare_attack
 from attrsens.render.attack import AttackWriter
 from attrsens.spec import ATTACKS, SIMILARITIES
 
@@ -32,7 +32,8 @@ Metrics = Annotated[
     typer.Option(
         "--metrics",
         metavar="NAME,...|NAME:PARAM=VALUE,...",
-        help="Similarities to the clean maps; repeatable. Default: spearman,hog,ssim,topk_overlap,centre_shift.",
+        help="Similarities to the clean maps, for boundary of the maps to each other; repeatable. Default: "
+        f"{USUAL}; for boundary {BESIDE}.",
         autocompletion=options.names(lambda: SIMILARITIES),
     ),
 ]
@@ -40,7 +41,9 @@ Metrics = Annotated[
 
 Backbone = Annotated[
     Path | None,
-    typer.Option("--lpips-backbone", metavar="FILE", help="torchvision's VGG16 weights, for LPIPS (attrsens[lpips])."),
+    typer.Option(
+        "--lpips-backbone", metavar="FILE", help="torchvision's VGG16 weights, for LPIPS; needs the extra 'lpips'."
+    ),
 ]
 Range = Annotated[
     str, typer.Option("--lpips-range", metavar="11|01", help="What LPIPS is fed: [-1, 1], or [0, 1] as SMO.")

@@ -35,18 +35,18 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 SHARES = "h = |raw map| summed over channels, divided by its total; of the network as it is, on the 8-bit image"
-WORDS = {  # name: (definition, direction: which end speaks for the explanation)
+WORDS = {  # name: (definition, direction: which end speaks for the explanation, none where neither does)
     "target_distance": ("1 - cos(h(x'), h_t)", "higher"),
-    "target_distance_before": ("1 - cos(h(x), h_t)", "higher"),
+    "target_distance_before": ("1 - cos(h(x), h_t)", "none"),
     "original_distance": ("1 - cos(h(x'), h(x))", "lower"),
     "top_share": ("share of h(x') on the {k} largest pixels of h(x)", "higher"),
-    "top_share_before": ("share of h(x) on its {k} largest pixels", "higher"),
+    "top_share_before": ("share of h(x) on its {k} largest pixels", "none"),
     "centre_distance": ("distance in pixels of the centres of mass of h(x') and h(x)", "lower"),
-    "prediction_kept": ("1 where the top class of the 8-bit image is the clean image's, else 0", "higher"),
-    "prediction_drift": ("largest |p(x') - p(x)| over classes, softmax of the 8-bit image", "lower"),
-    "linf": ("largest |x' - x| of a channel, 8-bit image, pixels in [0, 1]", "lower"),
-    "l2": ("||x' - x||_2, 8-bit image, pixels in [0, 1]", "lower"),
-    "lpips": ("LPIPS v0.1, VGG16; Zhang et al. 2018", "lower"),
+    "prediction_kept": ("1 where the top class of the 8-bit image is the clean image's, else 0", "none"),
+    "prediction_drift": ("largest |p(x') - p(x)| over classes, softmax of the 8-bit image", "higher"),
+    "linf": ("largest |x' - x| of a channel, 8-bit image, pixels in [0, 1]", "higher"),
+    "l2": ("||x' - x||_2, 8-bit image, pixels in [0, 1]", "higher"),
+    "lpips": ("LPIPS v0.1, VGG16; Zhang et al. 2018", "higher"),
     "boundary_distance": ("||x' - x||_2 of the nearest image of another class, before rounding, pixels", "higher"),
 }
 WANTED = "lpips: give --lpips-backbone FILE, torchvision's VGG16 weights, and install attrsens[lpips]"

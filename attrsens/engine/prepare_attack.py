@@ -15,9 +15,11 @@ from attrsens.engine.metrics import Flags
 from attrsens.engine.prepare import Prepared, asked, prepare, texts
 from attrsens.engine.targets import checked
 from attrsens.errors import AttrsensError, unknown
-from attrsens.spec import ATTACKS, METHODS, WRAPPERS, Spec
+from attrsens.spec import ATTACKS, METHODS, WRAPPERS, Spec, split_expression
 
-USUAL = "spearman,hog,ssim,topk_overlap,centre_shift"
+USUAL = "spearman,hog,ssim,topk_overlap,centre_shift"  # similarities to the clean map
+BESIDE = "cosine"  # of the maps beside a search of the boundary
+SPANS = ("11", "01")  # of what LPIPS is fed: [-1, 1], [0, 1]
 BOUNDARY = ("grad", "bsm", "ig", "big")
 
 
@@ -37,16 +39,22 @@ def prepare_attack(
 
     Args:
         attack: parameters of the attack; `eps` may be several, as a comma list or a sequence, which makes a curve.
+        method: where the attack is a search of the boundary, methods that search it too do so with its settings, but
+            for those that the expression or `options` give.
         lpips_backbone, lpips_range: of `models.perceptual.Lpips`.
 
     Raises:
         AttrsensError: see `attrsens.attack`.
     """
     calls = attacks(kind, attack)
+    if lpips_range not in SPANS:
+        raise AttrsensError(f"lpips-range must be {' or '.join(SPANS)}; got {lpips_range!r}")
     spec = ATTACKS[kind]
     explains = bool(spec.traits.get("maps", True))
     methods = texts(method) or (list(BOUNDARY) if not explains else ["grad"])
-    judging = asked(metrics, USUAL if explains else "cosine", metric_parameters, None, None)
+    if not explains:
+        methods = [_alike(text, calls[0], options) for text in methods]
+    judging = asked(metrics, USUAL if explains else BESIDE, metric_parameters, None, None)
     if judging.scores:
         names = ", ".join(call.name for call in judging.scores)
         raise AttrsensError(f"{names}: attack measures how far maps move, by similarities; scores belong to score")
@@ -97,6 +105,21 @@ def attacks(kind: str, given: Mapping[str, object]) -> list[Call]:
         calls[call.expression] = call
     checked_budgets(ATTACKS[kind], list(calls.values()))
     return sorted(calls.values(), key=lambda call: float(call.parameters.get("eps", 0)))
+
+
+def _alike(expression: str, call: Call, given: Mapping[str, object]) -> str:
+    """A method's expression with the search of the attack, so that both are at one point, where the method searches the
+    boundary and says nothing else."""
+    head, *wrappers = split_expression(expression)
+    name, _, values = head.partition(":")
+    own = {hyper.name for hyper in METHODS[name.strip()].own()} if name.strip() in METHODS else set()
+    if "search" not in own:
+        return expression
+    said = {pair.partition("=")[0].strip() for pair in values.split(",")} | set(given)
+    search = {"search_steps" if k == "steps" else k: v for k, v in call.parameters.items()}
+    pairs = [values] if values.strip() else []
+    pairs += [f"{k}={v}" for k, v in search.items() if k in own - said]
+    return "+".join([f"{name}:{','.join(pairs)}" if pairs else name, *wrappers])
 
 
 def _check_method(call: Call, spec: Spec) -> None:

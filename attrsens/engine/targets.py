@@ -111,16 +111,16 @@ def checked(call: Call) -> None:
 
 
 def following(sources: Sequence[Source], position: int) -> Source:
-    """The next image of a run that can be read, after the last the first; where there is no other, a packaged picture
-    that is another."""
+    """The next image of a run that can be read and is another picture, after the last the first; where there is none, a
+    packaged picture that is another."""
+    own = sources[position].load().sha256
     for source in (*sources[position + 1 :], *sources[:position]):
         with suppress(InputError):
-            source.load()
-            return source
+            if source.load().sha256 != own:
+                return source
     from attrsens.images import decode
     from attrsens.samples import samples
 
-    own = sources[position].load().sha256
     for name, sample in samples().items():
         if decode(sample.path).sha256 != own:
             return Source(f"sample:{name}", lambda path=sample.path, name=name: decode(path, name=f"sample:{name}"))  # type: ignore[misc]
@@ -137,14 +137,19 @@ def _goal(raw: Map, name: str) -> Goal:
 def _from_file(path: str, size: tuple[int, ...] | None) -> Map:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)  # a file of any size is looked at first
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"target map {path} cannot be read as .npy ({str(error)[:80]})") from None
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or array.ndim not in (2, 3):
+    except Exception as error:  # a header that is no header fails in many ways
+        why = " ".join(str(error).split())[:80]
+        raise InputError(f"target map {path} cannot be read as .npy ({why})") from None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub" or array.ndim not in (2, 3):
         raise InputError(f"target map {path}: an array of numbers (H, W) or (C, H, W) is needed")
     if array.size > MOST:
         raise InputError(f"target map {path}: {array.shape} numbers; at most {MOST:,} are read")
-    if not np.isfinite(array).all():
-        raise InputError(f"target map {path} holds numbers that are not finite")
     if size is not None and array.shape[-2:] != tuple(size):
         raise InputError(f"target map {path} is {array.shape[-2:]}, the input {tuple(size)}")
-    return np.asarray(array, np.float32)
+    with np.errstate(over="ignore"):
+        found = np.asarray(array, np.float32)
+    if not np.isfinite(found).all():
+        raise InputError(f"target map {path} holds numbers that are not finite, as float32")
+    if not found.any():
+        raise InputError(f"target map {path} is {'zero everywhere' if found.size else 'empty'}")
+    return found

@@ -33,8 +33,6 @@ class Lpips:
     """
 
     def __init__(self, backbone: str | Path, span: str = "11", device: str = "auto") -> None:
-        if span not in ("01", "11"):
-            raise AttrsensError(f"lpips-range must be 01 or 11; got {span!r}")
         classifier = load(str(backbone), arch="vgg16", device=device, fold=False)
         features = getattr(classifier.network, "features", None)
         if not isinstance(features, nn.Sequential) or len(features) < TAPS[-1]:

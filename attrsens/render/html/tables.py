@@ -127,7 +127,7 @@ def compact(header: list[object], rows: list[list[object]]) -> None:
 
 def head(title: str, direction: str, definition: str) -> Html:
     """The line above the rows of a quantity."""
-    small = tag("small", f" {direction} is better") if direction else None
+    small = tag("small", f" {direction} is better") if direction in ("higher", "lower") else None
     return tag("div", title, small, details("Definition", tag("p", definition)) if definition else None)
 
 
