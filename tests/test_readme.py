@@ -29,6 +29,7 @@ def generated(function: str) -> str:
     "function",
     [
         "methods_table",
+        "shipped_table",
         "metrics_table",
         "wrappers_table",
         "attacks_table",

@@ -132,6 +132,12 @@ def test_the_page_is_that_of_the_kept_numbers(part):
     assert (DOCS / "reproduction.md").read_text(encoding="utf-8") == text
 
 
+def test_the_readme_has_the_short_table(part):
+    studies = part("studies")
+    text = part("page").short(studies.STUDIES, studies.results())
+    assert text in (DOCS.parent / "README.md").read_text(encoding="utf-8")
+
+
 def test_kept_numbers_are_of_the_claims_and_commands_that_are_declared(part):
     studies = part("studies")
     for name, kept in studies.results().items():

@@ -196,8 +196,8 @@ def shipped_table() -> str:
         recipe, found = card.told["recipe"], {}
         for a in card.told["accuracy"]:
             found[a["kind"], a["norm"], round(a["eps"] or 0, 4)] = f"{a['value']:.1%}"
-        own = {h.name for h in RECIPES[recipe["name"]].own() if h.name != "steps"}
-        given = ", ".join(f"{k} {_short(v)}" for k, v in recipe["parameters"].items() if k in own and k != "step_size")
+        own = [h.name for h in RECIPES[recipe["name"]].own() if recipe["parameters"].get(h.name)]
+        given = ", ".join(f"{k} {_short(recipe['parameters'][k])}" for k in own)
         cells = [f"`{name}`", f"{recipe['name']}{f' ({given})' if given else ''}", found["clean", None, 0]]
         cells += [found.get((kind, norm, round(eps, 4)), "") for norm, eps, _ in budgets for kind in kinds]
         lines.append(f"| {' | '.join(cells)} |")
