@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -92,12 +93,39 @@ def test_pictures_of_several_sizes_want_a_size(tmp_path: Path) -> None:
         ({"images": pictures()[0], "labels": pictures()[1], "classes": np.zeros(2)}, "must be a list of names"),
         ({"images": pictures()[0], "labels": pictures()[1] * 0}, "1 class; at least two"),
         ({"images": np.zeros((2, 100, 100, 3), np.uint8), "labels": np.array([0, 1])}, "100 x 100; say with --size"),
+        ({"images": pictures()[0], "labels": pictures()[1] * 10**9}, "has label 1000000000; labels are indices of at"),
+        ({"images": pictures()[0], "labels": np.full(40, 2**64 - 1, np.uint64)}, "has label 18446744073709551615"),
+        ({"images": pictures()[0], "labels": pictures()[1], "classes": np.array([str(i) for i in range(10_001)])},
+         "10,001 classes; at least two are needed, and 10,000 at most"),
+        ({"images": pictures()[0], "labels": pictures()[1], "classes": np.array(["a", "b", "a"])},
+         "several of its classes are called 'a'"),
     ],
-)
+)  # fmt: skip
 def test_what_a_data_set_has_to_be(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
     np.savez(tmp_path / "odd.npz", **arrays)
     with pytest.raises(AttrsensError, match=message):
         read_dataset(str(tmp_path / "odd.npz"))
+
+
+def test_a_limit_takes_pictures_from_every_class(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("attrsens").propagate = True
+    root = tmp_path / "root"
+    for c, name in enumerate("abc"):
+        (root / name).mkdir(parents=True)
+        for i in range(5 - c):
+            PIL.new("RGB", (8, 8), (40 * c, i, 0)).save(root / name / f"{i}.png")
+    data = read_dataset(str(root), limit=7)
+    assert data.labels.tolist() == [0, 0, 0, 1, 1, 2, 2]
+    assert data.images[:, 0, 0, 1].tolist() == [0, 1, 2, 0, 1, 0, 1]  # the first of each
+    assert read_dataset(str(root), limit=2).classes == ("a", "b", "c")
+    assert read_dataset(str(root), limit=99).sha256 == read_dataset(str(root)).sha256
+    assert not caplog.records
+    (root / "empty").mkdir()
+    (root / ".git").mkdir()
+    assert read_dataset(str(root)).classes == ("a", "b", "c")
+    assert [r.getMessage().partition(": ")[2] for r in caplog.records] == [
+        "no picture in its folder empty, which is no class then"
+    ]
 
 
 def test_an_empty_folder_is_nothing_found(tmp_path: Path) -> None:

@@ -83,7 +83,13 @@ def _train(
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", metavar="N", min=1, help="Use only the first N images.", rich_help_panel=DATA),
+        typer.Option(
+            "--limit",
+            metavar="N",
+            min=1,
+            help="Use only N images: the first, of a folder from its classes in turn.",
+            rich_help_panel=DATA,
+        ),
     ] = None,
     held_out: Annotated[
         int | None,
@@ -109,7 +115,9 @@ def _train(
     ] = None,
     val_limit: Annotated[
         int | None,
-        typer.Option("--val-limit", metavar="N", min=1, help="Only its first N images.", rich_help_panel=MEASURE),
+        typer.Option(
+            "--val-limit", metavar="N", min=1, help="Only N of its images, as --limit.", rich_help_panel=MEASURE
+        ),
     ] = None,
     budget: Annotated[
         list[str] | None,
