@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -380,6 +381,32 @@ def test_a_training_that_was_stopped_anywhere_ends_in_the_same_weights(
     (tmp_path / "parts").write_bytes(b"no safetensors")
     with pytest.raises(AttrsensError, match="not a checkpoint of attrsens train"):
         run.Trainer(job(recipe), linear(), pictures(), pictures(8), tmp_path / "parts").run()
+
+
+def test_dropout_draws_by_seed_and_step_and_leaves_the_generator_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(folder: str, tick: Callable[[run.Progress], None] = lambda p: None, **settings: Any) -> Tensor:
+        net = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), linear()[1])
+        torch.rand(len(folder))  # what others draw does not matter
+        before = torch.random.get_rng_state()
+        try:
+            weights, _ = run.Trainer(job("std", **settings), net, pictures(), pictures(8), tmp_path / folder, tick).run()
+        finally:
+            assert torch.equal(torch.random.get_rng_state(), before)
+        return weights["2.weight"]
+
+    def kill(progress: run.Progress) -> None:
+        if (progress.epoch, progress.step) == (2, 2):
+            raise Killed
+
+    whole = trained("a")
+    assert torch.equal(trained("again"), whole)
+    assert not torch.equal(trained("else", seed=1), whole)
+    monkeypatch.setattr(run, "SAVED_EVERY", 0.0)
+    with pytest.raises(Killed):
+        trained("parts", kill)
+    assert torch.equal(trained("parts"), whole)
 
 
 KILL = """

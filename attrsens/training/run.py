@@ -18,6 +18,7 @@ from attrsens.params import Value
 from attrsens.training import RECIPES
 from attrsens.training.checkpoint import copied, load_state, prefixed, save_state, under
 from attrsens.training.data import Batches, Data
+from attrsens.training.draws import drawing
 from attrsens.training.evaluate import Budget, clean_accuracy, pgd_accuracy
 from attrsens.training.guard import collapsed
 from attrsens.training.learner import Learner
@@ -143,11 +144,12 @@ class Trainer:
         batch = self.batches[state.step]
         spec = RECIPES[course.recipe]
         own = {h.name: course.parameters[h.name] for h in spec.own()}
-        loss = spec.function(self.net, batch, **own)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise InputError(f"training diverged: the loss of step {state.step + 1} is {value}; try a smaller --lr")
-        state.descend(loss, learning_rate(state.step, self.total, float(self.job.parameters["lr"])))
+        with drawing(batch.seed, f"step {state.step}", self.net.device):
+            loss = spec.function(self.net, batch, **own)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise InputError(f"training diverged: the loss of step {state.step + 1} is {value}; try a smaller --lr")
+            state.descend(loss, learning_rate(state.step, self.total, float(self.job.parameters["lr"])))
         state.sums = [state.sums[0] + value, state.sums[1] + 1]
         last = course.curves[-1] if course.curves else {}
         epochs = int(self.job.parameters["epochs"])

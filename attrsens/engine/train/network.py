@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from attrsens.models.checkpoints import payload_hash
 from attrsens.models.outputs import check_logits
 from attrsens.models.surgery import core_of, first_output
 from attrsens.training.data import Data
+from attrsens.training.draws import drawing
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,7 @@ def beginning(request: Request, data: Data, seen: Data, device: torch.device) ->
 
 
 def _new(request: Request, arch: str, data: Data, seen: Data) -> Beginning:
-    seed = hashlib.blake2b(f"{request.parameters['seed']}\ninit".encode(), digest_size=7).digest()
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # the initial weights of its authors, drawn by our seed; nobody else sees it
-        torch.default_generator.manual_seed(int.from_bytes(seed))
+    with drawing(int(request.parameters["seed"]), "init", torch.device("cpu")):  # as its authors do, by our seed
         module = find_architecture(arch).build(len(data.classes))
     mean, std = seen.statistics()
     side = data.images.shape[1]
