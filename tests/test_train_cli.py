@@ -316,6 +316,15 @@ def test_mistakes_are_one_line_and_exit_2(
     assert not (tmp_path / "out" / "dots-std.safetensors").exists()
 
 
+def test_a_network_that_came_to_nothing_is_not_written(npz: str, tmp_path: Path, cli: Run) -> None:
+    call = ("train", npz, *QUICK, "--lr", "1e30", "--batch", "1000", "--out", tmp_path / "out", "--name", "n")
+    code, told, noted = cli(*call)
+    assert (code, told) == (3, "")
+    assert noted.startswith("attrsens: training diverged: its weights, or what they give for held-out images, are not")
+    assert len(noted.splitlines()) == 1
+    assert not list((tmp_path / "out").glob("n.*"))
+
+
 def test_ctrl_c_keeps_the_checkpoint_and_tells_what_there_is(
     npz: str, tmp_path: Path, cli: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,7 @@ from attrsens.spec import Spec
 from attrsens.training import RECIPES, run
 from attrsens.training.checkpoint import copied
 from attrsens.training.data import Batches, Data, order
-from attrsens.training.evaluate import Budget, autopgd_accuracy, clean_accuracy, pgd_accuracy
+from attrsens.training.evaluate import Budget, all_finite, autopgd_accuracy, clean_accuracy, pgd_accuracy
 from attrsens.training.learner import Batch, Learner, curvature
 from attrsens.training.perturb import ascend, project, random_start
 from attrsens.training.state import State, learning_rate
@@ -216,6 +216,29 @@ def test_robust_accuracy_of_a_linear_network(norm: str) -> None:
     assert autopgd_accuracy(plain, data, Budget(norm, eps * 1.0002)) == pytest.approx(robust, abs=1.1 / 60)
     assert 0 <= pgd_accuracy(plain, data, Budget(norm, eps * 1.0002), 20) - robust < 3.1 / 60  # weaker at the rim
     assert pgd_accuracy(plain, data, Budget(norm, 0.0), 5) == clean_accuracy(plain, data)
+
+
+class Broken(nn.Module):
+    """Right about everything, but its logits are no numbers for bright pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shade = x.mean((1, 2, 3)) * self.scale
+        return torch.stack([torch.where(shade > 0.6, torch.nan, shade + 1), shade], 1)
+
+
+def test_what_has_no_finite_logits_is_not_right() -> None:
+    images = np.repeat(np.array([10, 20, 250, 240], np.uint8), 3 * SIDE * SIDE).reshape(4, SIDE, SIDE, 3)
+    data = Data("shades", images, np.zeros(4, np.int64), ("a", "b"))
+    net = Learner(Broken(), (0.0,) * 3, (1.0,) * 3)
+    assert clean_accuracy(net, data) == 0.5
+    assert pgd_accuracy(net, data, Budget("linf", 0.01), 2) == 0.5
+    assert autopgd_accuracy(net, data, Budget("linf", 0.01), 3) == 0.5
+    assert all_finite(net, data.part(slice(0, 2)))
+    assert not all_finite(net, data)
 
 
 # -- data --------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from attrsens.training import RECIPES
 from attrsens.training.checkpoint import copied, load_state, prefixed, save_state, under
 from attrsens.training.data import Batches, Data
 from attrsens.training.draws import drawing
-from attrsens.training.evaluate import Budget, clean_accuracy, pgd_accuracy
+from attrsens.training.evaluate import Budget, all_finite, clean_accuracy, pgd_accuracy
 from attrsens.training.guard import collapsed
 from attrsens.training.learner import Learner
 from attrsens.training.state import State, learning_rate
@@ -148,7 +148,7 @@ class Trainer:
             loss = spec.function(self.net, batch, **own)
             value = float(loss.detach())
             if not math.isfinite(value):
-                raise InputError(f"training diverged: the loss of step {state.step + 1} is {value}; try a smaller --lr")
+                raise diverged(f"the loss of step {state.step + 1} is {value}")
             state.descend(loss, learning_rate(state.step, self.total, float(self.job.parameters["lr"])))
         state.sums = [state.sums[0] + value, state.sums[1] + 1]
         last = course.curves[-1] if course.curves else {}
@@ -163,6 +163,8 @@ class Trainer:
         state, course = self.state, self.course
         row: dict[str, Any] = {"epoch": state.step // self.batches.steps, "loss": state.sums[0] / state.sums[1]}
         with state.averaged():
+            if state.step == self.total and not all_finite(self.net, self.held):
+                raise diverged("its weights, or what they give for held-out images, are not finite")
             row["clean"] = clean_accuracy(self.net, self.held)
             row["adversarial"] = pgd_accuracy(self.net, self.watched, self.job.budget, WATCH_STEPS)
         state.sums = [0.0, 0.0]
@@ -209,6 +211,11 @@ class Trainer:
         self.course = Course(**facts["course"])
         good = under("good", tensors)
         self._good = good if good else self._good
+
+
+def diverged(what: str) -> InputError:
+    """The error of a training that led nowhere."""
+    return InputError(f"training diverged: {what}; try a smaller --lr, with --force or under another --name")
 
 
 def _machine() -> dict[str, Any]:
