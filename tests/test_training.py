@@ -23,7 +23,7 @@ from attrsens.errors import AttrsensError, InputError
 from attrsens.seeds import Stream
 from attrsens.spec import Spec
 from attrsens.training import RECIPES, run
-from attrsens.training.checkpoint import copied
+from attrsens.training.checkpoint import copied, load_state, save_state
 from attrsens.training.data import Batches, Data, order
 from attrsens.training.evaluate import Budget, all_finite, autopgd_accuracy, clean_accuracy, pgd_accuracy
 from attrsens.training.learner import Batch, Learner, curvature
@@ -406,6 +406,68 @@ def test_a_training_that_was_stopped_anywhere_ends_in_the_same_weights(
         run.Trainer(job(recipe), linear(), pictures(), pictures(8), tmp_path / "parts").run()
 
 
+Change = Callable[[dict[str, Tensor], dict[str, Any]], object]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors, facts: tensors.pop("momentum.1.weight"),
+        lambda tensors, facts: tensors.pop("net.1.bias"),
+        lambda tensors, facts: tensors.pop("good.average.1.bias"),
+        lambda tensors, facts: tensors.update(extra=torch.zeros(1)),
+        lambda tensors, facts: tensors.update({"net.1.bias": torch.zeros(3)}),
+        lambda tensors, facts: tensors.update({"net.1.bias": torch.zeros(2).double()}),
+        lambda tensors, facts: facts.update(step=-5),
+        lambda tensors, facts: facts.update(step=10),
+        lambda tensors, facts: facts.update(step="3"),
+        lambda tensors, facts: facts.update(sums=3),
+        lambda tensors, facts: facts.pop("identity"),
+        lambda tensors, facts: facts.pop("course"),
+        lambda tensors, facts: facts.pop("machine"),
+        lambda tensors, facts: facts["course"].pop("recipe"),
+        lambda tensors, facts: facts["course"].update(recipe="std"),
+        lambda tensors, facts: facts["course"].update(good=99),
+        lambda tensors, facts: facts["course"]["parameters"].update(eps="x"),
+    ],
+)
+def test_a_checkpoint_of_another_hand_is_one_line(change: Change, made: Path, tmp_path: Path) -> None:
+    found = load_state(made)
+    assert found is not None
+    change(*found)
+    save_state(tmp_path / "c", *found)
+    with pytest.raises(AttrsensError, match="not a checkpoint of attrsens train") as caught:
+        run.Trainer(job("fast"), linear(), pictures(), pictures(8), tmp_path / "c").run()
+    assert caught.value.exit_code == 2
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint after the first of three epochs."""
+
+    def stop(progress: run.Progress) -> None:
+        if progress.epoch == 2:
+            raise Killed
+
+    path = tmp_path_factory.mktemp("made") / "c"
+    with pytest.raises(Killed):
+        run.Trainer(job("fast"), linear(), pictures(), pictures(8), path, stop).run()
+    return path
+
+
+def test_a_flipped_bit_is_seen_wherever_it_lies(made: Path, tmp_path: Path) -> None:
+    whole = made.read_bytes()
+    start = 8 + int.from_bytes(whole[:8], "little")
+    for place in (start, start + (len(whole) - start) // 2, len(whole) - 1, whole.index(b"sums") + 10):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        (tmp_path / "c").write_bytes(damaged)
+        with pytest.raises(AttrsensError, match="not a checkpoint of attrsens train"):
+            run.Trainer(job("fast"), linear(), pictures(), pictures(8), tmp_path / "c").run()
+    (tmp_path / "c").write_bytes(whole)
+    run.Trainer(job("fast"), linear(), pictures(), pictures(8), tmp_path / "c").run()
+
+
 def test_dropout_draws_by_seed_and_step_and_leaves_the_generator_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -414,7 +476,9 @@ def test_dropout_draws_by_seed_and_step_and_leaves_the_generator_alone(
         torch.rand(len(folder))  # what others draw does not matter
         before = torch.random.get_rng_state()
         try:
-            weights, _ = run.Trainer(job("std", **settings), net, pictures(), pictures(8), tmp_path / folder, tick).run()
+            weights, _ = run.Trainer(
+                job("std", **settings), net, pictures(), pictures(8), tmp_path / folder, tick
+            ).run()
         finally:
             assert torch.equal(torch.random.get_rng_state(), before)
         return weights["2.weight"]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from attrsens.errors import AttrsensError, InputError
 from attrsens.params import Value
 from attrsens.training import RECIPES
-from attrsens.training.checkpoint import copied, load_state, prefixed, save_state, under
+from attrsens.training.checkpoint import copied, load_state, no_checkpoint, prefixed, save_state, under
 from attrsens.training.data import Batches, Data
 from attrsens.training.draws import drawing
 from attrsens.training.evaluate import Budget, all_finite, clean_accuracy, pgd_accuracy
@@ -203,14 +203,36 @@ class Trainer:
                 f"{self.path}: the checkpoint of another training (it differs in {', '.join(differing)}); "
                 "choose another --out or --name, or remove it"
             )
-        begun = facts.get("machine", {})
+        try:
+            begun = self._take(tensors, facts)
+        except (AttrsensError, KeyError, TypeError, ValueError, AttributeError) as error:  # made by another hand
+            raise no_checkpoint(self.path, error) from None
         moved = [f"{k} {v} instead of {begun[k]}" for k, v in _machine().items() if begun.get(k, v) != v]
         if moved:
             log.warning("%s: goes on with %s: the weights will differ in rounding", self.path, ", ".join(moved))
-        self.state.restore(tensors, facts["step"], facts["sums"])
-        self.course = Course(**facts["course"])
-        good = under("good", tensors)
-        self._good = good if good else self._good
+
+    def _take(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> dict[str, Any]:
+        """Go on from what a checkpoint holds, if that is whole; the machine it was made on.
+
+        Raises:
+            ValueError, KeyError, ...: it is not.
+        """
+        course, step, (loss, steps) = Course(**facts["course"]), facts["step"], facts["sums"]
+        guarded = self._guard is not None and course.recipe == self.job.recipe
+        if not guarded and course.recipe not in (self.job.recipe, self._guard and self._guard[0]):
+            raise ValueError("of another recipe")
+        if RECIPES[course.recipe].complete(course.parameters) != course.parameters:
+            raise ValueError("its parameters are incomplete")
+        if type(step) is not int or not 0 <= step <= self.total or not 0 <= course.good <= step:
+            raise ValueError("its step is none of this training")
+        kinds = {name: (t.shape, t.dtype) for name, t in self.state.tensors().items()}
+        kinds |= {f"good.{name}": kind for name, kind in kinds.items()} if guarded else {}
+        if {name: (t.shape, t.dtype) for name, t in tensors.items()} != kinds:
+            raise ValueError("its tensors are not those of this network")
+        self.state.restore(tensors, step, [float(loss), int(steps)])
+        self.course = course
+        self._good = under("good", tensors) if guarded else self._good
+        return dict(facts["machine"])
 
 
 def diverged(what: str) -> InputError:
