@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,10 @@ from safetensors.torch import load_file, save_file
 import attrsens
 from attrsens.cli import run as run_cli
 from attrsens.engine.datasets import read_dataset
+from attrsens.engine.report import ORDER
 from attrsens.engine.train import request
 from attrsens.errors import AttrsensError, NothingFound
-from attrsens.models.cards import FORMAT, read_card
+from attrsens.models.cards import FORMAT, read_card, write_card
 from attrsens.models.nets import find_net
 from attrsens.spec import Spec
 from attrsens.training import COMMON, RECIPES
@@ -148,7 +151,7 @@ def test_what_comes_out_is_a_model_that_needs_no_arch(npz: str, tmp_path: Path, 
     rows = [line.split("\t") for line in told.splitlines()]
     assert [(r[1], r[2]) for r in rows] == [("clean", ""), ("PGD-20", "linf:0.01569"), ("AutoPGD", "linf:0.01569")]
     assert "n trained (" in noted
-    assert sorted(p.name for p in out.iterdir()) == ["n.json", "n.md", "n.safetensors"]
+    assert sorted(p.name for p in out.glob("n.*")) == ["n.json", "n.md", "n.safetensors"]
 
     f = attrsens.load(str(out / "n.safetensors"), device="cpu", fold=False)
     data = read_dataset(npz)
@@ -206,6 +209,92 @@ def test_a_finished_training_is_not_done_again(
     assert (code, told) == (0, "")
 
 
+def test_other_class_names_or_pictures_to_measure_on_are_another_thing(npz: str, tmp_path: Path, cli: Run) -> None:
+    images, labels = pictures()
+    val = tmp_path / "val.npz"
+    np.savez(val, images=images[:10], labels=labels[:10], classes=np.array(["dark", "light"]))
+    call = ("train", npz, *QUICK, "--out", tmp_path, "--name", "n", "--val", val, "--json", "-")
+    first = json.loads(cli(*call)[1])
+    (tmp_path / "n.checkpoint").write_bytes(b"left by a kill between the report and its removal")
+    assert json.loads(cli(*call)[1]) == {**first, "provenance": {**first["provenance"], "fresh": False}}
+    assert not (tmp_path / "n.checkpoint").exists()
+    weights = load_file(tmp_path / "n.safetensors")
+
+    np.savez(val, images=images[:20], labels=labels[:20], classes=np.array(["dark", "light"]))
+    # what the card says of the making stays, whoever measures
+    state, card = load_file(tmp_path / "n.safetensors"), dict(first["model"])
+    card |= {"threads": 77, "device": "cuda", "versions": {"attrsens": "0.0.1", "torch": "2.11.0"}}
+    fall = {"epoch": 1, "accuracy": 0.0, "best": 0.5, "from_step": 0, "recipe": "pgd", "steps": 2}
+    card["recipe"] = {**card["recipe"], "fallbacks": [fall]}
+    save_file(state, tmp_path / "n.safetensors", write_card(card))
+    second = json.loads(cli(*call)[1])
+    assert second["provenance"]["fresh"]
+    assert second["model"]["validation"]["images"] == 20
+    assert [row["n"] for row in second["accuracy"]] == [20, 8, 8]
+    kept = ("threads", "device", "versions", "recipe", "data", "identity")
+    assert {k: second["model"][k] for k in kept} == {k: card[k] for k in kept}
+    assert second["fallbacks"] == [fall]
+    assert second["curves"] == first["curves"]
+    assert all(torch.equal(weights[n], t) for n, t in load_file(tmp_path / "n.safetensors").items())
+
+    for path in (Path(npz), val):
+        np.savez(path, images=images, labels=labels, classes=np.array(["light", "dark"]))
+    code, _, noted = cli(*call)
+    assert code == 2
+    assert "n.safetensors is of another training" in noted
+
+
+def test_the_report_has_the_shape_of_all_commands(npz: str, tmp_path: Path, cli: Run) -> None:
+    call = ("train", npz, *QUICK, "--out", tmp_path, "--name", "n", "--limit", "30", "--held-out", "3")
+    assert cli(*call, "-q")[0] == 0
+    report = json.loads((tmp_path / "n.json").read_text())
+    assert set(ORDER) <= set(report)
+    asked = {"size": None, "limit": 30, "held_out": 3, "classes": None, "precision": "fp32", "device": "cpu"}
+    assert {k: report["config"][k] for k in asked} == asked
+    ran = report["provenance"]
+    assert ran["versions"]["torch"] == version("torch")
+    assert ran["threads"] == torch.get_num_threads()
+    assert isinstance(ran["argv"], list)
+    assert datetime.fromisoformat(ran["started"]).tzinfo
+    assert (ran["device"], ran["interrupted"]) == ("cpu", False)
+
+
+def test_files_of_others_are_not_replaced(npz: str, tmp_path: Path, cli: Run) -> None:
+    call = ("train", npz, *QUICK, "--out", tmp_path, "--name", "n", "-q")
+    for suffix, text in ((".md", "# n\n\nmy notes\n"), (".json", '{"command": "explain"}'), (".json", "[" * 10**5)):
+        (tmp_path / f"n{suffix}").write_text(text)
+        code, _, noted = cli(*call)
+        assert code == 2
+        assert noted == (
+            f"attrsens: {tmp_path}/n{suffix} was not written by attrsens train; choose another --name or --out, or "
+            "--force to replace it\n"
+        )
+        assert (tmp_path / f"n{suffix}").read_text() == text
+        (tmp_path / f"n{suffix}").unlink()
+    (tmp_path / "n.md").write_text("my notes\n")
+    assert cli(*call, "--force")[0] == 0
+    assert cli(*call)[0] == 0  # they are ours now
+    assert cli(*call, "--force")[0] == 0
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".md", ".json", ".checkpoint"])
+def test_a_folder_in_the_way_is_seen_before_any_work(suffix: str, npz: str, tmp_path: Path, cli: Run) -> None:
+    (tmp_path / f"n{suffix}").mkdir()
+    for more in ((), ("--force",)):
+        code, _, noted = cli("train", npz, *QUICK, "--out", tmp_path, "--name", "n", *more)
+        assert (code, noted) == (
+            2, f"attrsens: {tmp_path}/n{suffix} cannot be written (a folder); choose another --name or --out\n"
+        )  # fmt: skip
+
+
+def test_a_default_name_is_always_one(npz: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("my pics", "-x-", "..."):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "my pics")
+    names = {".": "my-pics-std", npz: "dots-std", "../my pics": "my-pics-std", "../-x-": "x--std", "/": "data-std"}
+    assert {given: request(given).name for given in names} == names
+
+
 def test_cure_goes_on_from_a_network(npz: str, tmp_path: Path, cli: Run) -> None:
     assert cli("train", npz, *QUICK, "--out", tmp_path, "--name", "first", "-q")[0] == 0
     first = tmp_path / "first.safetensors"
@@ -220,6 +309,11 @@ def test_cure_goes_on_from_a_network(npz: str, tmp_path: Path, cli: Run) -> None
     assert not torch.equal(a["linear.weight"], b["linear.weight"])
     steps = [read_card(path).preprocess for path in (first, tmp_path / "dots-cure.safetensors")]  # type: ignore[union-attr]
     assert steps[0] == steps[1]
+    card = read_card(first)
+    assert card is not None
+    save_file(a, first, write_card({**card.told, "preprocess": {**card.told["preprocess"], "mean": [0.1, 0.2, 0.3]}}))
+    code, _, noted = cli("train", npz, "--recipe", "cure", "--from", first, *quick, "--out", tmp_path)
+    assert (code, "dots-cure.safetensors is of another training" in noted) == (2, True)  # it saw other numbers
     code, _, noted = cli("train", npz, "--recipe", "cure", "--from", "lite0", *quick, "--out", tmp_path, "--name", "x")
     assert code == 2
     assert "from lite0: made for 1000 classes at 224 px; the data set has 2 at 16 px" in noted
@@ -299,6 +393,7 @@ def test_headers_that_are_no_card_are_left_alone(tmp_path: Path) -> None:
         (["@", "--arch", "py:a:b"], "a model card cannot name your own code"),
         (["@", "--arch", "resnet19"], "unknown architecture 'resnet19'; did you mean 'resnet1"),
         (["@", "--name", "a/b"], "name 'a/b': letters, digits"),
+        (["@", "--name", "n" * 300], "underscores, 200 bytes at most"),
         (["@", "--precision", "fp8"], "precision must be auto, fp32 or bf16; got 'fp8'"),
         (["@", "--val", "nowhere.npz"], "data set nowhere.npz: no such folder or file"),
         (["@", "--held-out", "40"], "held-out must leave images on both sides; got 40 of 40"),
@@ -325,6 +420,27 @@ def test_a_network_that_came_to_nothing_is_not_written(npz: str, tmp_path: Path,
     assert not list((tmp_path / "out").glob("n.*"))
 
 
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        (
+            ("--batch", "1", "--size", "8"),
+            2,
+            "cannot learn from 1 picture of 8 px at a time (Expected more than 1 value",
+        ),
+        (("--weight-decay", "1e300"), 3, "a setting is too large for numbers of 32 bits; try smaller ones"),
+        (("--recipe", "pgd", "--eps", "1e39"), 3, "a setting is too large for numbers of 32 bits; try smaller ones"),
+    ],
+)
+def test_numbers_that_cannot_be_worked_with_are_one_line(
+    more: tuple[str, ...], code: int, message: str, npz: str, tmp_path: Path, cli: Run
+) -> None:
+    found, told, noted = cli("train", npz, *QUICK, "--out", tmp_path, "--name", "n", *more)
+    assert (found, told) == (code, "")
+    assert message in noted
+    assert len(noted.splitlines()) == 1
+
+
 def test_ctrl_c_keeps_the_checkpoint_and_tells_what_there_is(
     npz: str, tmp_path: Path, cli: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -349,6 +465,8 @@ def test_ctrl_c_keeps_the_checkpoint_and_tells_what_there_is(
     )
     assert (tmp_path / "n.checkpoint").exists()
     assert not (tmp_path / "n.safetensors").exists()
+    noted = cli(*call[:-2], "--name", "m", "--force")[2]
+    assert "interrupted; the same command without --force goes on from" in noted
     monkeypatch.undo()
     code, told, noted = cli(*call)
     assert code == 0, noted
@@ -362,13 +480,22 @@ def test_two_processes_do_not_train_one_network(npz: str, tmp_path: Path, cli: R
         code, _, noted = cli("train", npz, *QUICK, "--out", tmp_path, "--name", "n")
     assert code == 2
     assert "another process trains it now" in noted
+    assert (tmp_path / ".n.lock").exists()
+    inode = (tmp_path / ".n.lock").stat().st_ino
+    assert cli("train", npz, *QUICK, "--out", tmp_path, "--name", "n")[0] == 0
+    assert (tmp_path / ".n.lock").stat().st_ino == inode  # whoever waits for it holds the same one
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(npz: str, tmp_path: Path, cli: Run) -> None:
     (tmp_path / "file").write_text("")
-    code, _, noted = cli("train", npz, *QUICK, "--out", tmp_path / "file")
+    (tmp_path / ".n.lock").mkdir()
+    for out in ("file", "file/deeper/still"):
+        code, _, noted = cli("train", npz, *QUICK, "--out", tmp_path / out)
+        assert code == 2
+        assert noted == f"attrsens: out: {tmp_path / out} cannot be written (Not a directory); choose another --out\n"
+    code, _, noted = cli("train", npz, *QUICK, "--out", tmp_path, "--name", "n")
     assert code == 2
-    assert "cannot be written (Not a directory)" in noted
+    assert noted == f"attrsens: out: {tmp_path}/.n.lock cannot be written (Is a directory); choose another --out\n"
 
 
 def test_help_and_mistakes_need_no_torch(tmp_path: Path) -> None:

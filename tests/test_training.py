@@ -241,6 +241,21 @@ def test_what_has_no_finite_logits_is_not_right() -> None:
     assert not all_finite(net, data)
 
 
+def test_measuring_draws_other_noise_than_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, b = learner(linear()), batch(step=0)
+    starts: list[Tensor] = []
+
+    def note(*arguments: Any) -> Tensor:
+        starts.append(random_start(*arguments))
+        return starts[-1]
+
+    monkeypatch.setattr("attrsens.training.evaluate.random_start", note)
+    images = np.rint(b.x.permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)
+    pgd_accuracy(net, Data("six", images, b.y.numpy(), ("a", "b")), Budget("linf", 0.1), 1, seed=7)
+    assert torch.equal(starts[0], random_start(Batch(b.x, b.y, 0, 7, purpose="measure"), "linf", 0.1))
+    assert not torch.allclose(starts[0], random_start(b, "linf", 0.1))
+
+
 # -- data --------------------------------------------------------------------------------------------------------------
 
 
@@ -537,4 +552,4 @@ def test_kill_9_and_the_same_command_end_in_the_same_file(tmp_path: Path) -> Non
     whole, parts = (load_file(tmp_path / folder / "n.safetensors") for folder in "ab")
     assert all(torch.equal(whole[n], parts[n]) for n in whole)
     assert (tmp_path / "a/n.safetensors").read_bytes() == (tmp_path / "b/n.safetensors").read_bytes()
-    assert sorted(p.name for p in (tmp_path / "b").iterdir()) == ["n.json", "n.md", "n.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "b").glob("n.*")) == ["n.json", "n.md", "n.safetensors"]

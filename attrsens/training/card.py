@@ -21,7 +21,7 @@ def readable(card: Mapping[str, Any], seconds: float, curves: list[dict[str, Any
         ("held out", f"{data['held_out']:,} of its images, for the curve below"),
         ("measured on", f"{val['name']}, {val['images']:,} images (sha256 {val['sha256']})"),
         ("made by", ", ".join(f"{k} {v}" for k, v in card["versions"].items())),
-        ("machine", f"{card['device']}, {card['threads']} threads, {card['precision']}, {seconds / 60:.0f} min"),
+        ("machine", f"{card['device']}, {card['threads']} threads, {card['precision']}{_minutes(seconds)}"),
     ]
     lines += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows), ""]
     lines += ["| accuracy | budget | images | |", "|---|---|---:|---:|"]
@@ -44,6 +44,11 @@ def _input(steps: Mapping[str, Any]) -> str:
     numbers = (", ".join(f"{v:g}" for v in steps[k]) for k in ("mean", "std"))
     mean, std = numbers
     return f"{steps['crop']} x {steps['crop']} px (short side {steps['resize']}), mean {mean}, std {std}"
+
+
+def _minutes(seconds: float) -> str:
+    """How long it took, where that is known."""
+    return f", {seconds / 60:.0f} min" if seconds else ""
 
 
 def _number(value: object) -> str:

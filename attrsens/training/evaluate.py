@@ -44,7 +44,7 @@ def pgd_accuracy(net: Learner, data: Data, budget: Budget, steps: int, seed: int
 
     def survive(x: Tensor, y: Tensor, first: int) -> Tensor:
         alive = _right(net, x, y)
-        batch = Batch(x, y, first, seed)
+        batch = Batch(x, y, first, seed, purpose="measure")
         at = (x + random_start(batch, budget.norm, budget.eps)).clamp(0, 1)
         for _ in range(steps):
             here = alive.nonzero()[:, 0]

@@ -129,7 +129,12 @@ class Trainer:
         saved = started = time.monotonic()
         earlier = self.course.seconds
         while self.state.step < self.total:
-            self._step()
+            try:
+                self._step()
+            except RuntimeError as error:
+                if "without overflow" not in str(error):
+                    raise
+                raise InputError("a setting is too large for numbers of 32 bits; try smaller ones") from None
             over = self.state.step % self.batches.steps == 0
             self.course.seconds = earlier + time.monotonic() - started
             if over:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attrsens.engine.train.request import Request
 from attrsens.errors import AttrsensError
@@ -57,7 +57,25 @@ def beginning(request: Request, data: Data, seen: Data, device: torch.device) ->
     except RuntimeError as error:
         side = data.images.shape[1]
         raise AttrsensError(f"architecture {found.architecture} takes no pictures of {side} px ({error})") from None
+    _try_to_learn(module, x[: min(int(request.parameters["batch"]), len(seen))], found.architecture)
     return Beginning(module, found.architecture, found.preprocess, found.start)
+
+
+def _try_to_learn(module: nn.Module, x: Tensor, arch: str) -> None:
+    """Raise if it cannot see a batch of training: BatchNorm knows no spread of a single number.
+
+    Raises:
+        AttrsensError: says so.
+    """
+    tried = copy.deepcopy(module).train()
+    try:
+        with torch.no_grad(), drawing(0, "try", x.device):
+            tried(x)
+    except ValueError as error:
+        what = (
+            f"architecture {arch} cannot learn from {len(x)} picture{'s' * (len(x) > 1)} of {x.shape[2]} px at a time"
+        )
+        raise AttrsensError(f"{what} ({error}); try a larger --batch or --size") from None
 
 
 def _new(request: Request, arch: str, data: Data, seen: Data) -> Beginning:
