@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as PIL
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import attrsens
@@ -25,6 +26,7 @@ from attrsens.engine.datasets import read_dataset
 from attrsens.engine.report import ORDER
 from attrsens.engine.train import request
 from attrsens.errors import AttrsensError, NothingFound
+from attrsens.images import Preprocess
 from attrsens.models.cards import FORMAT, read_card, write_card
 from attrsens.models.nets import find_net
 from attrsens.spec import Spec
@@ -359,6 +361,63 @@ def test_a_card_is_read_as_data_from_a_stranger(tmp_path: Path, changes: dict[st
     assert attrsens.load(str(hostile(tmp_path)), device="cpu").classes == ["a", "b"]
     with pytest.raises(AttrsensError, match=message):
         attrsens.load(str(hostile(tmp_path, **changes)), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "maximum recursion depth exceeded"),
+        (lambda card: card["preprocess"].update(mean=[10**400] * 3), "int too large to convert to float"),
+        (lambda card: card.update(classes=["a", "\ud800"]), "surrogates not allowed"),
+        (lambda card: card.update(classes=["a" * 10**6, "b" * 10**5]), "a header of 1,1[0-9,]+ bytes; 1 MiB at most"),
+    ],
+)
+def test_a_card_that_was_made_to_hurt_is_one_line(
+    text: str | Callable[[dict[str, Any]], object], message: str, tmp_path: Path, cli: Run
+) -> None:
+    path = hostile(tmp_path)
+    if not isinstance(text, str):
+        with safe_open(path, framework="pt") as file:
+            card = json.loads(file.metadata()[FORMAT])
+        text(card)
+        text = json.dumps(card)
+    save_file(load_file(path), path, {FORMAT: text})
+    with pytest.raises(AttrsensError, match=rf"m.safetensors: its model card cannot be read \(.*{message}"):
+        attrsens.load(str(path), device="cpu")
+
+
+def test_large_headers_without_a_card_and_cards_that_are_too_long(tmp_path: Path) -> None:
+    save_file({f"{'n' * 1000}{i}": torch.zeros(1) for i in range(1100)}, tmp_path / "x.safetensors", {"format": "pt"})
+    assert read_card(tmp_path / "x.safetensors") is None
+    told = {"architecture": "preact-resnet8", "preprocess": Preprocess(8, 8).describe(), "classes": ["a", "b"]}
+    assert json.loads(write_card(told)[FORMAT]) == told
+    with pytest.raises(AttrsensError, match=r"a model card of 6[0-9,]+ bytes is too long; 2 classes want"):
+        write_card({**told, "classes": ["a" * 300_000, "b" * 300_000]})
+    with pytest.raises(AttrsensError, match="its classes are no list of names"):
+        write_card({**told, "classes": ["a"]})
+
+
+def test_shapes_are_compared_before_weights_are_drawn(tmp_path: Path) -> None:
+    path = hostile(tmp_path, architecture="regnet_y_400mf")  # whose widths are computed with tensors
+    before = torch.random.get_rng_state()
+    with pytest.raises(AttrsensError, match="weights do not fit the architecture"):
+        attrsens.load(str(path), device="cpu")
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_names_of_classes_cannot_write_the_card_for_people(tmp_path: Path, cli: Run) -> None:
+    images, labels = pictures()
+    names = np.array(["a\n| hacked | row |", "b\x1b[31m<script>"])
+    np.savez(tmp_path / "d.npz", images=images, labels=labels, classes=names)
+    assert cli("train", tmp_path / "d.npz", *QUICK, "--out", tmp_path, "--name", "n", "-q")[0] == 0
+    text = (tmp_path / "n.md").read_text()
+    assert "| classes | a?\\| hacked \\| row \\|, b?\\[31m\\<script\\> |" in text.splitlines()
+    assert attrsens.load(str(tmp_path / "n.safetensors"), device="cpu").classes == names.tolist()
+    long = np.array(["a" * 300_000, "b" * 300_000])
+    np.savez(tmp_path / "d.npz", images=images, labels=labels, classes=long)
+    code, _, noted = cli("train", tmp_path / "d.npz", *QUICK, "--out", tmp_path, "--name", "m", "-q")
+    assert code == 2
+    assert "is too long; 2 classes want shorter names" in noted
 
 
 def test_headers_that_are_no_card_are_left_alone(tmp_path: Path) -> None:

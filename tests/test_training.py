@@ -26,6 +26,7 @@ from attrsens.training import RECIPES, run
 from attrsens.training.checkpoint import copied, load_state, save_state
 from attrsens.training.data import Batches, Data, order
 from attrsens.training.evaluate import Budget, all_finite, autopgd_accuracy, clean_accuracy, pgd_accuracy
+from attrsens.training.guard import collapsed
 from attrsens.training.learner import Batch, Learner, curvature
 from attrsens.training.perturb import ascend, project, random_start
 from attrsens.training.state import State, learning_rate
@@ -355,7 +356,7 @@ def test_the_guard_goes_back_to_the_last_good_epoch_and_on_with_two_steps(
     monkeypatch.setattr(run, "pgd_accuracy", lambda *a: next(told))
     saved: list[dict[str, Tensor]] = []
     monkeypatch.setattr(run, "save_state", lambda path, tensors, facts: saved.append(copied(tensors)))
-    trainer = run.Trainer(job("fast"), linear(), pictures(), pictures(8), tmp_path / "c")
+    trainer = run.Trainer(job("fast"), linear(), pictures(), pictures(100), tmp_path / "c")
     _, course = trainer.run()
     assert [f["epoch"] for f in course.fallbacks] == [2]
     assert course.fallbacks[0]["accuracy"] == 0.01
@@ -366,6 +367,21 @@ def test_the_guard_goes_back_to_the_last_good_epoch_and_on_with_two_steps(
     assert all(torch.equal(first[n], after[n]) for n in after)  # weights, momentum and average of the end of epoch 1
     assert [r["epoch"] for r in course.curves] == [1, 2, 2, 3]
     assert trainer.state.step == 9
+
+
+def test_few_images_are_no_alarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert collapsed(0.01, 0.5, 100)
+    told = iter([1.0, 1.0, 0.0, 0.0, 0.0, 0.0])  # all of the watched are lost, which are one
+    monkeypatch.setattr(run, "pgd_accuracy", lambda *a: next(told))
+    _, course = run.Trainer(job("fast"), linear(), pictures(), pictures(1), tmp_path / "c").run()
+    assert not course.fallbacks
+    assert course.recipe == "fast"
+    # noise: the worst of thirty epochs after the best of them, at an accuracy that never moves
+    drawn = np.sort(np.random.Generator(np.random.Philox(3)).binomial(20, 0.3, (2000, 30)) / 20)
+    assert sum(collapsed(float(row[0]), float(row[-1]), 20) for row in drawn) < 20  # one in a hundred runs
+    # with as many images as are watched by default it is the share alone that decides
+    every = [(a / 512, b / 512) for b in range(1, 513, 3) for a in range(0, b, 2)]
+    assert all(collapsed(a, b, 512) == (a < 0.5 * b and b - a > 0.1) for a, b in every)
 
 
 def test_another_number_of_threads_is_said(

@@ -177,7 +177,7 @@ class Trainer:
         if self._guard is None or course.recipe != self.job.recipe:
             return
         row["guarded"] = pgd_accuracy(self.net, self.watched, self.job.budget, WATCH_STEPS)
-        if not collapsed(row["guarded"], course.best):
+        if not collapsed(row["guarded"], course.best, len(self.watched)):
             course.best = max(course.best, row["guarded"])
             course.good, self._good = state.step, copied(state.tensors())
             return

@@ -30,14 +30,14 @@ TOLD = ("classes", "preprocess")  # of what decides the weights: in the card its
 
 def make_card(
     request: Request, job: Job, module: nn.Module, start: Mapping[str, Any] | None, data: Data, held: int,
-    course: Course,
+    fallbacks: list[dict[str, Any]],
 ) -> dict[str, Any]:  # fmt: skip
     """How a network was made, as plain values; nothing in it depends on the clock."""
     recipe = {
         "name": request.recipe,
         "version": job.identity["version"],
         "parameters": request.parameters,
-        "fallbacks": course.fallbacks,
+        "fallbacks": fallbacks,
     }
     return {
         "name": request.name,

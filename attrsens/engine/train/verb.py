@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +106,7 @@ def carry_out(asked: Request, tick: Tick = lambda progress: None, say: Say = lam
     """
     from attrsens.engine.train import files
     from attrsens.engine.train.network import beginning
+    from attrsens.models.cards import write_card
     from attrsens.models.devices import keep_memory, pick_device
     from attrsens.training.precision import pick_precision
     from attrsens.training.run import Trainer
@@ -120,6 +122,8 @@ def carry_out(asked: Request, tick: Tick = lambda progress: None, say: Say = lam
     val = _read_val(asked, data, say) if asked.val else kept
     net = beginning(asked, data, seen, device)
     job = _job(asked, pick_precision(asked.precision, device), data, held, net)
+    make_card = partial(files.make_card, asked, job, net.module, net.start, data, held)
+    write_card(make_card([]))  # raises where nobody could read it
     with files.alone(asked):
         if asked.force:
             files.forget(asked)
@@ -132,7 +136,7 @@ def carry_out(asked: Request, tick: Tick = lambda progress: None, say: Say = lam
         try:
             weights, course, card = files.trained(asked) or (*trainer.run(), None)
             net.module.load_state_dict(weights)
-            card = card or files.make_card(asked, job, net.module, net.start, data, held, course)
+            card = card or make_card(course.fallbacks)
             card |= files.measured_on(val, _measured(asked, job, net, val, say))
         except KeyboardInterrupt:
             raise Stopped(_filled(report, asked, {}, trainer.course)) from None
