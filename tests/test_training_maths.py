@@ -77,7 +77,7 @@ def test_what_is_kept_is_the_average_of_the_weights_after_every_step(
         average.lerp_(net[1].weight.detach(), 1 - min(0.9, seen / (seen + 9)))
 
     def fingerprint(net: Learner, data: Data, *_: Any) -> float:
-        told.append((float(net.module[1].weight.detach().sum()), float(average.sum())))
+        told.append((float(net.module[1].weight[0].detach().sum()), float(average[0].sum())))
         return 0.5
 
     monkeypatch.setattr(run, "clean_accuracy", fingerprint)
