@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +17,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as PIL
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import attrsens
 from attrsens.cli import run as run_cli
 from attrsens.engine.datasets import read_dataset
+from attrsens.engine.report import ORDER
 from attrsens.engine.train import request
 from attrsens.errors import AttrsensError, NothingFound
-from attrsens.models.cards import FORMAT, read_card
+from attrsens.images import Preprocess
+from attrsens.models.cards import FORMAT, read_card, write_card
 from attrsens.models.nets import find_net
 from attrsens.spec import Spec
 from attrsens.training import COMMON, RECIPES
@@ -92,12 +98,39 @@ def test_pictures_of_several_sizes_want_a_size(tmp_path: Path) -> None:
         ({"images": pictures()[0], "labels": pictures()[1], "classes": np.zeros(2)}, "must be a list of names"),
         ({"images": pictures()[0], "labels": pictures()[1] * 0}, "1 class; at least two"),
         ({"images": np.zeros((2, 100, 100, 3), np.uint8), "labels": np.array([0, 1])}, "100 x 100; say with --size"),
+        ({"images": pictures()[0], "labels": pictures()[1] * 10**9}, "has label 1000000000; labels are indices of at"),
+        ({"images": pictures()[0], "labels": np.full(40, 2**64 - 1, np.uint64)}, "has label 18446744073709551615"),
+        ({"images": pictures()[0], "labels": pictures()[1], "classes": np.array([str(i) for i in range(10_001)])},
+         "10,001 classes; at least two are needed, and 10,000 at most"),
+        ({"images": pictures()[0], "labels": pictures()[1], "classes": np.array(["a", "b", "a"])},
+         "several of its classes are called 'a'"),
     ],
-)
+)  # fmt: skip
 def test_what_a_data_set_has_to_be(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
     np.savez(tmp_path / "odd.npz", **arrays)
     with pytest.raises(AttrsensError, match=message):
         read_dataset(str(tmp_path / "odd.npz"))
+
+
+def test_a_limit_takes_pictures_from_every_class(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("attrsens").propagate = True
+    root = tmp_path / "root"
+    for c, name in enumerate("abc"):
+        (root / name).mkdir(parents=True)
+        for i in range(5 - c):
+            PIL.new("RGB", (8, 8), (40 * c, i, 0)).save(root / name / f"{i}.png")
+    data = read_dataset(str(root), limit=7)
+    assert data.labels.tolist() == [0, 0, 0, 1, 1, 2, 2]
+    assert data.images[:, 0, 0, 1].tolist() == [0, 1, 2, 0, 1, 0, 1]  # the first of each
+    assert read_dataset(str(root), limit=2).classes == ("a", "b", "c")
+    assert read_dataset(str(root), limit=99).sha256 == read_dataset(str(root)).sha256
+    assert not caplog.records
+    (root / "empty").mkdir()
+    (root / ".git").mkdir()
+    assert read_dataset(str(root)).classes == ("a", "b", "c")
+    assert [r.getMessage().partition(": ")[2] for r in caplog.records] == [
+        "no picture in its folder empty, which is no class then"
+    ]
 
 
 def test_an_empty_folder_is_nothing_found(tmp_path: Path) -> None:
@@ -120,7 +153,7 @@ def test_what_comes_out_is_a_model_that_needs_no_arch(npz: str, tmp_path: Path, 
     rows = [line.split("\t") for line in told.splitlines()]
     assert [(r[1], r[2]) for r in rows] == [("clean", ""), ("PGD-20", "linf:0.01569"), ("AutoPGD", "linf:0.01569")]
     assert "n trained (" in noted
-    assert sorted(p.name for p in out.iterdir()) == ["n.json", "n.md", "n.safetensors"]
+    assert sorted(p.name for p in out.glob("n.*")) == ["n.json", "n.md", "n.safetensors"]
 
     f = attrsens.load(str(out / "n.safetensors"), device="cpu", fold=False)
     data = read_dataset(npz)
@@ -178,6 +211,92 @@ def test_a_finished_training_is_not_done_again(
     assert (code, told) == (0, "")
 
 
+def test_other_class_names_or_pictures_to_measure_on_are_another_thing(npz: str, tmp_path: Path, cli: Run) -> None:
+    images, labels = pictures()
+    val = tmp_path / "val.npz"
+    np.savez(val, images=images[:10], labels=labels[:10], classes=np.array(["dark", "light"]))
+    call = ("train", npz, *QUICK, "--out", tmp_path, "--name", "n", "--val", val, "--json", "-")
+    first = json.loads(cli(*call)[1])
+    (tmp_path / "n.checkpoint").write_bytes(b"left by a kill between the report and its removal")
+    assert json.loads(cli(*call)[1]) == {**first, "provenance": {**first["provenance"], "fresh": False}}
+    assert not (tmp_path / "n.checkpoint").exists()
+    weights = load_file(tmp_path / "n.safetensors")
+
+    np.savez(val, images=images[:20], labels=labels[:20], classes=np.array(["dark", "light"]))
+    # what the card says of the making stays, whoever measures
+    state, card = load_file(tmp_path / "n.safetensors"), dict(first["model"])
+    card |= {"threads": 77, "device": "cuda", "versions": {"attrsens": "0.0.1", "torch": "2.11.0"}}
+    fall = {"epoch": 1, "accuracy": 0.0, "best": 0.5, "from_step": 0, "recipe": "pgd", "steps": 2}
+    card["recipe"] = {**card["recipe"], "fallbacks": [fall]}
+    save_file(state, tmp_path / "n.safetensors", write_card(card))
+    second = json.loads(cli(*call)[1])
+    assert second["provenance"]["fresh"]
+    assert second["model"]["validation"]["images"] == 20
+    assert [row["n"] for row in second["accuracy"]] == [20, 8, 8]
+    kept = ("threads", "device", "versions", "recipe", "data", "identity")
+    assert {k: second["model"][k] for k in kept} == {k: card[k] for k in kept}
+    assert second["fallbacks"] == [fall]
+    assert second["curves"] == first["curves"]
+    assert all(torch.equal(weights[n], t) for n, t in load_file(tmp_path / "n.safetensors").items())
+
+    for path in (Path(npz), val):
+        np.savez(path, images=images, labels=labels, classes=np.array(["light", "dark"]))
+    code, _, noted = cli(*call)
+    assert code == 2
+    assert "n.safetensors is of another training" in noted
+
+
+def test_the_report_has_the_shape_of_all_commands(npz: str, tmp_path: Path, cli: Run) -> None:
+    call = ("train", npz, *QUICK, "--out", tmp_path, "--name", "n", "--limit", "30", "--held-out", "3")
+    assert cli(*call, "-q")[0] == 0
+    report = json.loads((tmp_path / "n.json").read_text())
+    assert set(ORDER) <= set(report)
+    asked = {"size": None, "limit": 30, "held_out": 3, "classes": None, "precision": "fp32", "device": "cpu"}
+    assert {k: report["config"][k] for k in asked} == asked
+    ran = report["provenance"]
+    assert ran["versions"]["torch"] == version("torch")
+    assert ran["threads"] == torch.get_num_threads()
+    assert isinstance(ran["argv"], list)
+    assert datetime.fromisoformat(ran["started"]).tzinfo
+    assert (ran["device"], ran["interrupted"]) == ("cpu", False)
+
+
+def test_files_of_others_are_not_replaced(npz: str, tmp_path: Path, cli: Run) -> None:
+    call = ("train", npz, *QUICK, "--out", tmp_path, "--name", "n", "-q")
+    for suffix, text in ((".md", "# n\n\nmy notes\n"), (".json", '{"command": "explain"}'), (".json", "[" * 10**5)):
+        (tmp_path / f"n{suffix}").write_text(text)
+        code, _, noted = cli(*call)
+        assert code == 2
+        assert noted == (
+            f"attrsens: {tmp_path}/n{suffix} was not written by attrsens train; choose another --name or --out, or "
+            "--force to replace it\n"
+        )
+        assert (tmp_path / f"n{suffix}").read_text() == text
+        (tmp_path / f"n{suffix}").unlink()
+    (tmp_path / "n.md").write_text("my notes\n")
+    assert cli(*call, "--force")[0] == 0
+    assert cli(*call)[0] == 0  # they are ours now
+    assert cli(*call, "--force")[0] == 0
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".md", ".json", ".checkpoint"])
+def test_a_folder_in_the_way_is_seen_before_any_work(suffix: str, npz: str, tmp_path: Path, cli: Run) -> None:
+    (tmp_path / f"n{suffix}").mkdir()
+    for more in ((), ("--force",)):
+        code, _, noted = cli("train", npz, *QUICK, "--out", tmp_path, "--name", "n", *more)
+        assert (code, noted) == (
+            2, f"attrsens: {tmp_path}/n{suffix} cannot be written (a folder); choose another --name or --out\n"
+        )  # fmt: skip
+
+
+def test_a_default_name_is_always_one(npz: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("my pics", "-x-", "..."):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "my pics")
+    names = {".": "my-pics-std", npz: "dots-std", "../my pics": "my-pics-std", "../-x-": "x--std", "/": "data-std"}
+    assert {given: request(given).name for given in names} == names
+
+
 def test_cure_goes_on_from_a_network(npz: str, tmp_path: Path, cli: Run) -> None:
     assert cli("train", npz, *QUICK, "--out", tmp_path, "--name", "first", "-q")[0] == 0
     first = tmp_path / "first.safetensors"
@@ -192,6 +311,11 @@ def test_cure_goes_on_from_a_network(npz: str, tmp_path: Path, cli: Run) -> None
     assert not torch.equal(a["linear.weight"], b["linear.weight"])
     steps = [read_card(path).preprocess for path in (first, tmp_path / "dots-cure.safetensors")]  # type: ignore[union-attr]
     assert steps[0] == steps[1]
+    card = read_card(first)
+    assert card is not None
+    save_file(a, first, write_card({**card.told, "preprocess": {**card.told["preprocess"], "mean": [0.1, 0.2, 0.3]}}))
+    code, _, noted = cli("train", npz, "--recipe", "cure", "--from", first, *quick, "--out", tmp_path)
+    assert (code, "dots-cure.safetensors is of another training" in noted) == (2, True)  # it saw other numbers
     code, _, noted = cli("train", npz, "--recipe", "cure", "--from", "lite0", *quick, "--out", tmp_path, "--name", "x")
     assert code == 2
     assert "from lite0: made for 1000 classes at 224 px; the data set has 2 at 16 px" in noted
@@ -239,6 +363,63 @@ def test_a_card_is_read_as_data_from_a_stranger(tmp_path: Path, changes: dict[st
         attrsens.load(str(hostile(tmp_path, **changes)), device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "maximum recursion depth exceeded"),
+        (lambda card: card["preprocess"].update(mean=[10**400] * 3), "int too large to convert to float"),
+        (lambda card: card.update(classes=["a", "\ud800"]), "surrogates not allowed"),
+        (lambda card: card.update(classes=["a" * 10**6, "b" * 10**5]), "a header of 1,1[0-9,]+ bytes; 1 MiB at most"),
+    ],
+)
+def test_a_card_that_was_made_to_hurt_is_one_line(
+    text: str | Callable[[dict[str, Any]], object], message: str, tmp_path: Path, cli: Run
+) -> None:
+    path = hostile(tmp_path)
+    if not isinstance(text, str):
+        with safe_open(path, framework="pt") as file:
+            card = json.loads(file.metadata()[FORMAT])
+        text(card)
+        text = json.dumps(card)
+    save_file(load_file(path), path, {FORMAT: text})
+    with pytest.raises(AttrsensError, match=rf"m.safetensors: its model card cannot be read \(.*{message}"):
+        attrsens.load(str(path), device="cpu")
+
+
+def test_large_headers_without_a_card_and_cards_that_are_too_long(tmp_path: Path) -> None:
+    save_file({f"{'n' * 1000}{i}": torch.zeros(1) for i in range(1100)}, tmp_path / "x.safetensors", {"format": "pt"})
+    assert read_card(tmp_path / "x.safetensors") is None
+    told = {"architecture": "preact-resnet8", "preprocess": Preprocess(8, 8).describe(), "classes": ["a", "b"]}
+    assert json.loads(write_card(told)[FORMAT]) == told
+    with pytest.raises(AttrsensError, match=r"a model card of 6[0-9,]+ bytes is too long; 2 classes want"):
+        write_card({**told, "classes": ["a" * 300_000, "b" * 300_000]})
+    with pytest.raises(AttrsensError, match="its classes are no list of names"):
+        write_card({**told, "classes": ["a"]})
+
+
+def test_shapes_are_compared_before_weights_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = hostile(tmp_path, architecture="regnet_y_400mf")  # whose widths are computed with tensors
+    for name in ("normal_", "uniform_"):
+        monkeypatch.setattr(torch.Tensor, name, lambda *a, **k: pytest.fail("drawn"))
+    with pytest.raises(AttrsensError, match="weights do not fit the architecture"):
+        attrsens.load(str(path), device="cpu")
+
+
+def test_names_of_classes_cannot_write_the_card_for_people(tmp_path: Path, cli: Run) -> None:
+    images, labels = pictures()
+    names = np.array(["a\n| hacked | row |", "b\x1b[31m<script>"])
+    np.savez(tmp_path / "d.npz", images=images, labels=labels, classes=names)
+    assert cli("train", tmp_path / "d.npz", *QUICK, "--out", tmp_path, "--name", "n", "-q")[0] == 0
+    text = (tmp_path / "n.md").read_text()
+    assert "| classes | a?\\| hacked \\| row \\|, b?\\[31m\\<script\\> |" in text.splitlines()
+    assert attrsens.load(str(tmp_path / "n.safetensors"), device="cpu").classes == names.tolist()
+    long = np.array(["a" * 300_000, "b" * 300_000])
+    np.savez(tmp_path / "d.npz", images=images, labels=labels, classes=long)
+    code, _, noted = cli("train", tmp_path / "d.npz", *QUICK, "--out", tmp_path, "--name", "m", "-q")
+    assert code == 2
+    assert "is too long; 2 classes want shorter names" in noted
+
+
 def test_headers_that_are_no_card_are_left_alone(tmp_path: Path) -> None:
     state = find_net("preact-resnet8").build(10).state_dict()
     for metadata in (None, {"format": "pt"}, {"card": "{}"}):
@@ -271,6 +452,7 @@ def test_headers_that_are_no_card_are_left_alone(tmp_path: Path) -> None:
         (["@", "--arch", "py:a:b"], "a model card cannot name your own code"),
         (["@", "--arch", "resnet19"], "unknown architecture 'resnet19'; did you mean 'resnet1"),
         (["@", "--name", "a/b"], "name 'a/b': letters, digits"),
+        (["@", "--name", "n" * 300], "underscores, 200 bytes at most"),
         (["@", "--precision", "fp8"], "precision must be auto, fp32 or bf16; got 'fp8'"),
         (["@", "--val", "nowhere.npz"], "data set nowhere.npz: no such folder or file"),
         (["@", "--held-out", "40"], "held-out must leave images on both sides; got 40 of 40"),
@@ -286,6 +468,36 @@ def test_mistakes_are_one_line_and_exit_2(
     assert message in noted
     assert len(noted.splitlines()) == 1
     assert not (tmp_path / "out" / "dots-std.safetensors").exists()
+
+
+def test_a_network_that_came_to_nothing_is_not_written(npz: str, tmp_path: Path, cli: Run) -> None:
+    call = ("train", npz, *QUICK, "--lr", "1e30", "--batch", "1000", "--out", tmp_path / "out", "--name", "n")
+    code, told, noted = cli(*call)
+    assert (code, told) == (3, "")
+    assert noted.startswith("attrsens: training diverged: its weights, or what they give for held-out images, are not")
+    assert len(noted.splitlines()) == 1
+    assert not list((tmp_path / "out").glob("n.*"))
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        (
+            ("--batch", "1", "--size", "8"),
+            2,
+            "cannot learn from 1 picture of 8 px at a time (Expected more than 1 value",
+        ),
+        (("--weight-decay", "1e300"), 3, "a setting is too large for numbers of 32 bits; try smaller ones"),
+        (("--recipe", "pgd", "--eps", "1e39"), 3, "a setting is too large for numbers of 32 bits; try smaller ones"),
+    ],
+)
+def test_numbers_that_cannot_be_worked_with_are_one_line(
+    more: tuple[str, ...], code: int, message: str, npz: str, tmp_path: Path, cli: Run
+) -> None:
+    found, told, noted = cli("train", npz, *QUICK, "--out", tmp_path, "--name", "n", *more)
+    assert (found, told) == (code, "")
+    assert message in noted
+    assert len(noted.splitlines()) == 1
 
 
 def test_ctrl_c_keeps_the_checkpoint_and_tells_what_there_is(
@@ -312,6 +524,8 @@ def test_ctrl_c_keeps_the_checkpoint_and_tells_what_there_is(
     )
     assert (tmp_path / "n.checkpoint").exists()
     assert not (tmp_path / "n.safetensors").exists()
+    noted = cli(*call[:-2], "--name", "m", "--force")[2]
+    assert "interrupted; the same command without --force goes on from" in noted
     monkeypatch.undo()
     code, told, noted = cli(*call)
     assert code == 0, noted
@@ -325,13 +539,22 @@ def test_two_processes_do_not_train_one_network(npz: str, tmp_path: Path, cli: R
         code, _, noted = cli("train", npz, *QUICK, "--out", tmp_path, "--name", "n")
     assert code == 2
     assert "another process trains it now" in noted
+    assert (tmp_path / ".n.lock").exists()
+    inode = (tmp_path / ".n.lock").stat().st_ino
+    assert cli("train", npz, *QUICK, "--out", tmp_path, "--name", "n")[0] == 0
+    assert (tmp_path / ".n.lock").stat().st_ino == inode  # whoever waits for it holds the same one
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(npz: str, tmp_path: Path, cli: Run) -> None:
     (tmp_path / "file").write_text("")
-    code, _, noted = cli("train", npz, *QUICK, "--out", tmp_path / "file")
+    (tmp_path / ".n.lock").mkdir()
+    for out in ("file", "file/deeper/still"):
+        code, _, noted = cli("train", npz, *QUICK, "--out", tmp_path / out)
+        assert code == 2
+        assert noted == f"attrsens: out: {tmp_path / out} cannot be written (Not a directory); choose another --out\n"
+    code, _, noted = cli("train", npz, *QUICK, "--out", tmp_path, "--name", "n")
     assert code == 2
-    assert "cannot be written (Not a directory)" in noted
+    assert noted == f"attrsens: out: {tmp_path}/.n.lock cannot be written (Is a directory); choose another --out\n"
 
 
 def test_help_and_mistakes_need_no_torch(tmp_path: Path) -> None:

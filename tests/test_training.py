@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from attrsens.errors import AttrsensError, InputError
 from attrsens.seeds import Stream
 from attrsens.spec import Spec
 from attrsens.training import RECIPES, run
-from attrsens.training.checkpoint import copied
+from attrsens.training.checkpoint import copied, load_state, save_state
 from attrsens.training.data import Batches, Data, order
-from attrsens.training.evaluate import Budget, autopgd_accuracy, clean_accuracy, pgd_accuracy
+from attrsens.training.evaluate import Budget, all_finite, autopgd_accuracy, clean_accuracy, pgd_accuracy
+from attrsens.training.guard import collapsed
 from attrsens.training.learner import Batch, Learner, curvature
 from attrsens.training.perturb import ascend, project, random_start
 from attrsens.training.state import State, learning_rate
@@ -217,6 +219,44 @@ def test_robust_accuracy_of_a_linear_network(norm: str) -> None:
     assert pgd_accuracy(plain, data, Budget(norm, 0.0), 5) == clean_accuracy(plain, data)
 
 
+class Broken(nn.Module):
+    """Right about everything, but its logits are no numbers for bright pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shade = x.mean((1, 2, 3)) * self.scale
+        return torch.stack([torch.where(shade > 0.6, torch.nan, shade + 1), shade], 1)
+
+
+def test_what_has_no_finite_logits_is_not_right() -> None:
+    images = np.repeat(np.array([10, 20, 250, 240], np.uint8), 3 * SIDE * SIDE).reshape(4, SIDE, SIDE, 3)
+    data = Data("shades", images, np.zeros(4, np.int64), ("a", "b"))
+    net = Learner(Broken(), (0.0,) * 3, (1.0,) * 3)
+    assert clean_accuracy(net, data) == 0.5
+    assert pgd_accuracy(net, data, Budget("linf", 0.01), 2) == 0.5
+    assert autopgd_accuracy(net, data, Budget("linf", 0.01), 3) == 0.5
+    assert all_finite(net, data.part(slice(0, 2)))
+    assert not all_finite(net, data)
+
+
+def test_measuring_draws_other_noise_than_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, b = learner(linear()), batch(step=0)
+    starts: list[Tensor] = []
+
+    def note(*arguments: Any) -> Tensor:
+        starts.append(random_start(*arguments))
+        return starts[-1]
+
+    monkeypatch.setattr("attrsens.training.evaluate.random_start", note)
+    images = np.rint(b.x.permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)
+    pgd_accuracy(net, Data("six", images, b.y.numpy(), ("a", "b")), Budget("linf", 0.1), 1, seed=7)
+    assert torch.equal(starts[0], random_start(Batch(b.x, b.y, 0, 7, purpose="measure"), "linf", 0.1))
+    assert not torch.allclose(starts[0], random_start(b, "linf", 0.1))
+
+
 # -- data --------------------------------------------------------------------------------------------------------------
 
 
@@ -316,7 +356,7 @@ def test_the_guard_goes_back_to_the_last_good_epoch_and_on_with_two_steps(
     monkeypatch.setattr(run, "pgd_accuracy", lambda *a: next(told))
     saved: list[dict[str, Tensor]] = []
     monkeypatch.setattr(run, "save_state", lambda path, tensors, facts: saved.append(copied(tensors)))
-    trainer = run.Trainer(job("fast"), linear(), pictures(), pictures(8), tmp_path / "c")
+    trainer = run.Trainer(job("fast"), linear(), pictures(), pictures(100), tmp_path / "c")
     _, course = trainer.run()
     assert [f["epoch"] for f in course.fallbacks] == [2]
     assert course.fallbacks[0]["accuracy"] == 0.01
@@ -327,6 +367,21 @@ def test_the_guard_goes_back_to_the_last_good_epoch_and_on_with_two_steps(
     assert all(torch.equal(first[n], after[n]) for n in after)  # weights, momentum and average of the end of epoch 1
     assert [r["epoch"] for r in course.curves] == [1, 2, 2, 3]
     assert trainer.state.step == 9
+
+
+def test_few_images_are_no_alarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert collapsed(0.01, 0.5, 100)
+    told = iter([1.0, 1.0, 0.0, 0.0, 0.0, 0.0])  # all of the watched are lost, which are one
+    monkeypatch.setattr(run, "pgd_accuracy", lambda *a: next(told))
+    _, course = run.Trainer(job("fast"), linear(), pictures(), pictures(1), tmp_path / "c").run()
+    assert not course.fallbacks
+    assert course.recipe == "fast"
+    # noise: the worst of thirty epochs after the best of them, at an accuracy that never moves
+    drawn = np.sort(np.random.Generator(np.random.Philox(3)).binomial(20, 0.3, (2000, 30)) / 20)
+    assert sum(collapsed(float(row[0]), float(row[-1]), 20) for row in drawn) < 20  # one in a hundred runs
+    # with as many images as are watched by default it is the share alone that decides
+    every = [(a / 512, b / 512) for b in range(1, 513, 3) for a in range(0, b, 2)]
+    assert all(collapsed(a, b, 512) == (a < 0.5 * b and b - a > 0.1) for a, b in every)
 
 
 def test_another_number_of_threads_is_said(
@@ -382,6 +437,96 @@ def test_a_training_that_was_stopped_anywhere_ends_in_the_same_weights(
         run.Trainer(job(recipe), linear(), pictures(), pictures(8), tmp_path / "parts").run()
 
 
+Change = Callable[[dict[str, Tensor], dict[str, Any]], object]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors, facts: tensors.pop("momentum.1.weight"),
+        lambda tensors, facts: tensors.pop("net.1.bias"),
+        lambda tensors, facts: tensors.pop("good.average.1.bias"),
+        lambda tensors, facts: tensors.update(extra=torch.zeros(1)),
+        lambda tensors, facts: tensors.update({"net.1.bias": torch.zeros(3)}),
+        lambda tensors, facts: tensors.update({"net.1.bias": torch.zeros(2).double()}),
+        lambda tensors, facts: facts.update(step=-5),
+        lambda tensors, facts: facts.update(step=10),
+        lambda tensors, facts: facts.update(step="3"),
+        lambda tensors, facts: facts.update(sums=3),
+        lambda tensors, facts: facts.pop("identity"),
+        lambda tensors, facts: facts.pop("course"),
+        lambda tensors, facts: facts.pop("machine"),
+        lambda tensors, facts: facts["course"].pop("recipe"),
+        lambda tensors, facts: facts["course"].update(recipe="std"),
+        lambda tensors, facts: facts["course"].update(good=99),
+        lambda tensors, facts: facts["course"]["parameters"].update(eps="x"),
+    ],
+)
+def test_a_checkpoint_of_another_hand_is_one_line(change: Change, made: Path, tmp_path: Path) -> None:
+    found = load_state(made)
+    assert found is not None
+    change(*found)
+    save_state(tmp_path / "c", *found)
+    with pytest.raises(AttrsensError, match="not a checkpoint of attrsens train") as caught:
+        run.Trainer(job("fast"), linear(), pictures(), pictures(8), tmp_path / "c").run()
+    assert caught.value.exit_code == 2
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint after the first of three epochs."""
+
+    def stop(progress: run.Progress) -> None:
+        if progress.epoch == 2:
+            raise Killed
+
+    path = tmp_path_factory.mktemp("made") / "c"
+    with pytest.raises(Killed):
+        run.Trainer(job("fast"), linear(), pictures(), pictures(8), path, stop).run()
+    return path
+
+
+def test_a_flipped_bit_is_seen_wherever_it_lies(made: Path, tmp_path: Path) -> None:
+    whole = made.read_bytes()
+    start = 8 + int.from_bytes(whole[:8], "little")
+    for place in (start, start + (len(whole) - start) // 2, len(whole) - 1, whole.index(b"sums") + 10):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        (tmp_path / "c").write_bytes(damaged)
+        with pytest.raises(AttrsensError, match="not a checkpoint of attrsens train"):
+            run.Trainer(job("fast"), linear(), pictures(), pictures(8), tmp_path / "c").run()
+    (tmp_path / "c").write_bytes(whole)
+    run.Trainer(job("fast"), linear(), pictures(), pictures(8), tmp_path / "c").run()
+
+
+def test_dropout_draws_by_seed_and_step_and_leaves_the_generator_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(folder: str, tick: Callable[[run.Progress], None] = lambda p: None, **settings: Any) -> Tensor:
+        net = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), linear()[1])
+        torch.rand(len(folder))  # what others draw does not matter
+        before = torch.random.get_rng_state()
+        try:
+            weights, _ = run.Trainer(
+                job("std", **settings), net, pictures(), pictures(8), tmp_path / folder, tick
+            ).run()
+        finally:
+            assert torch.equal(torch.random.get_rng_state(), before)
+        return weights["2.weight"]
+
+    def kill(progress: run.Progress) -> None:
+        if (progress.epoch, progress.step) == (2, 2):
+            raise Killed
+
+    whole = trained("a")
+    assert torch.equal(trained("again"), whole)
+    assert not torch.equal(trained("else", seed=1), whole)
+    monkeypatch.setattr(run, "SAVED_EVERY", 0.0)
+    with pytest.raises(Killed):
+        trained("parts", kill)
+    assert torch.equal(trained("parts"), whole)
+
+
 KILL = """
 import os, signal, sys
 from pathlib import Path
@@ -423,4 +568,4 @@ def test_kill_9_and_the_same_command_end_in_the_same_file(tmp_path: Path) -> Non
     whole, parts = (load_file(tmp_path / folder / "n.safetensors") for folder in "ab")
     assert all(torch.equal(whole[n], parts[n]) for n in whole)
     assert (tmp_path / "a/n.safetensors").read_bytes() == (tmp_path / "b/n.safetensors").read_bytes()
-    assert sorted(p.name for p in (tmp_path / "b").iterdir()) == ["n.json", "n.md", "n.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "b").glob("n.*")) == ["n.json", "n.md", "n.safetensors"]

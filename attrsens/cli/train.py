@@ -83,7 +83,13 @@ def _train(
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", metavar="N", min=1, help="Use only the first N images.", rich_help_panel=DATA),
+        typer.Option(
+            "--limit",
+            metavar="N",
+            min=1,
+            help="Use only N images: the first, of a folder from its classes in turn.",
+            rich_help_panel=DATA,
+        ),
     ] = None,
     held_out: Annotated[
         int | None,
@@ -109,7 +115,9 @@ def _train(
     ] = None,
     val_limit: Annotated[
         int | None,
-        typer.Option("--val-limit", metavar="N", min=1, help="Only its first N images.", rich_help_panel=MEASURE),
+        typer.Option(
+            "--val-limit", metavar="N", min=1, help="Only N of its images, as --limit.", rich_help_panel=MEASURE
+        ),
     ] = None,
     budget: Annotated[
         list[str] | None,
@@ -146,7 +154,10 @@ def _train(
     ] = None,
     json: options.Json = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Begin anew, over whatever has this name.", rich_help_panel=options.OUTPUT)
+        bool,
+        typer.Option(
+            "--force", help="Begin anew, over whatever has this name, checkpoints too.", rich_help_panel=options.OUTPUT
+        ),
     ] = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -186,14 +197,14 @@ def _flag(name: str) -> Any:
 def train(flags: dict[str, str], values: dict[str, Any]) -> int:
     """Train a small reference network: standard, adversarial, or fine-tuned for low curvature.
 
-    Killed at any moment, the same command goes on from the last checkpoint and ends in the same weights.
+    Killed at any moment, the same command goes on from the last checkpoint and ends in the same weights; with --force
+    it begins anew.
 
     attrsens train cifar10 --recipe fast --norm linf --eps 8/255 --epochs 30 --out nets --name robust
     """
     quiet, json = values["quiet"], values["json"]
     console.set_up_logging(quiet, values["verbose"])
     console.check_file(json)
-    console.check_folder(values["out"])
     shown = ("quiet", "verbose", "no_progress", "debug", "json", "dataset", "recipe", "budget")
     rest = {name: value for name, value in values.items() if name not in shown}
     asked = request(values["dataset"], values["recipe"], flags, budgets=values["budget"] or [], **rest)
@@ -208,7 +219,8 @@ def train(flags: dict[str, str], values: dict[str, Any]) -> int:
     if json:
         console.write_json(asdict(found), json)
     if code:
-        console.error(f"interrupted; the same command goes on from {asked.path('.checkpoint')}, if there is one yet")
+        same = "the same command without --force" if asked.force else "the same command"
+        console.error(f"interrupted; {same} goes on from {asked.path('.checkpoint')}, if there is one yet")
         return code
     if json != "-" and not quiet:
         _show(found, asked)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,14 +13,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from attrsens.engine.inputs import Source, expand
+from attrsens.engine.inputs import Source, expand, printable
 from attrsens.errors import AttrsensError
 from attrsens.images import Image, Preprocess
+from attrsens.models.cards import NAMED
 from attrsens.models.labels import load_labels
 from attrsens.places import cache_folder
 
 if TYPE_CHECKING:
     from attrsens.training.data import Data
+
+log = logging.getLogger("attrsens")
 
 SIDE = 64  # the largest side that is taken without being asked for
 BYTES = 8 * 2**30  # of decoded pictures
@@ -56,7 +62,7 @@ def read_dataset(
         size: side of the square that every picture is brought to (short side, then the centre); None where they are
             squares of one side already, of at most `SIDE` px.
         classes: names for an npz that has none ("cifar10", "mnist", or a file).
-        limit: use the first so many.
+        limit: use so many: the first ones; of a folder, one class after the other in turn.
         offline: never download.
 
     Raises:
@@ -65,31 +71,60 @@ def read_dataset(
     check_dataset(name)
     if name in NAMES:
         return _cifar10(name, train, size, limit, offline)
-    sources = expand([name], limit=limit)
-    names = _folders(Path(name), sources) if Path(name).is_dir() else _archived(Path(name), classes)
-    images, labels = _decoded(name, sources, names if Path(name).is_dir() else (), size, tick)
+    sources, folders = expand([name]), Path(name).is_dir()
+    names = _folders(Path(name), sources) if folders else _archived(Path(name), classes)
+    kept = _in_turn(Path(name), sources, limit) if folders else sources[:limit]
+    images, labels = _decoded(name, kept, names if folders else (), size, tick)
     count = int(labels.max()) + 1
     if not names:
         names = tuple(str(i) for i in range(count))
     if int(labels.min()) < 0 or count > len(names):
         raise AttrsensError(f"data set {name}: labels from {labels.min()} to {labels.max()} for {len(names)} classes")
-    return _data(Path(name).stem, images, labels, names)
+    plain = tuple(n.encode("utf-8", "backslashreplace").decode() for n in names)  # names of folders are bytes
+    return _data(title(name), images, labels, plain)
+
+
+def title(name: str) -> str:
+    """What a data set is called: its folder or file, without suffix."""
+    return printable(Path(os.path.abspath(name)).stem)  # noqa: PTH100 (a link keeps its own name)
 
 
 def _data(name: str, images: NDArray[np.uint8], labels: NDArray[np.int64], names: tuple[str, ...]) -> Data:
     from attrsens.training.data import Data
 
-    if len(names) < 2:
-        raise AttrsensError(f"data set {name}: {len(names)} class; at least two are needed")
+    if not 2 <= len(names) <= NAMED:
+        what = f"{len(names):,} class{'es' * (len(names) != 1)}"
+        raise AttrsensError(f"data set {name}: {what}; at least two are needed, and {NAMED:,} at most")
     return Data(name, images, labels, names)
 
 
+def _class_of(root: Path, source: Source) -> str:
+    """The folder below the root that a picture lies in; empty where it lies in none."""
+    parts = source.file.relative_to(root).parts if source.file else ()
+    return parts[0] if len(parts) > 1 else ""
+
+
 def _folders(root: Path, sources: list[Source]) -> tuple[str, ...]:
-    """Class names: the folders below the root, sorted."""
-    loose = next((s.name for s in sources if s.file is None or len(s.file.relative_to(root).parts) < 2), None)
+    """Class names: the folders below the root that have pictures, sorted."""
+    loose = next((s.name for s in sources if not _class_of(root, s)), None)
     if loose:
         raise AttrsensError(f"data set {root}: {loose} lies in no class; put every picture in the folder of its class")
-    return tuple(sorted({s.file.relative_to(root).parts[0] for s in sources if s.file}))
+    names = {_class_of(root, s) for s in sources}
+    for folder in sorted(root.iterdir()):
+        if folder.is_dir() and folder.name not in names and not folder.name.startswith("."):
+            log.warning("data set %s: no picture in its folder %s, which is no class then", root, folder.name)
+    return tuple(sorted(names))
+
+
+def _in_turn(root: Path, sources: list[Source], limit: int | None) -> list[Source]:
+    """So many of the pictures, in the order they came: the first of every class, then the second of every class, ..."""
+    seen: dict[str, int] = {}
+    turns = []
+    for place, source in enumerate(sources):
+        own = _class_of(root, source)
+        seen[own] = seen.get(own, -1) + 1
+        turns.append((seen[own], place))
+    return [sources[place] for place in sorted(place for _, place in sorted(turns)[:limit])]
 
 
 def _archived(path: Path, classes: str | None) -> tuple[str, ...]:
@@ -103,7 +138,11 @@ def _archived(path: Path, classes: str | None) -> tuple[str, ...]:
         raise AttrsensError(f"{path}: not an npz archive that is read ({str(error)[:100]})") from None
     if found.ndim != 1 or (len(found) and found.dtype.kind != "U"):
         raise AttrsensError(f"{path}: classes must be a list of names; got {found.dtype} {found.shape}")
-    return tuple(str(c) for c in found)
+    names = tuple(str(c) for c in found)
+    if len(set(names)) < len(names):
+        twice = Counter(names).most_common(1)[0][0]
+        raise AttrsensError(f"{path}: several of its classes are called {twice!r}; give every one a name of its own")
+    return names
 
 
 def _decoded(
@@ -131,8 +170,13 @@ def _decoded(
             )
         images[i] = picture
         if folders and source.file:
-            labels[i] = folders.index(source.file.relative_to(Path(name)).parts[0])
+            labels[i] = folders.index(_class_of(Path(name), source))
         elif image.label is not None:
+            if abs(image.label) >= NAMED:
+                raise AttrsensError(
+                    f"data set {name}: {source.name} has label {image.label}; labels are indices of at most {NAMED:,} "
+                    "classes, from 0"
+                )
             labels[i] = image.label
         else:
             raise AttrsensError(f"data set {name}: an npz to train on needs an array of labels")

@@ -26,6 +26,8 @@ from attrsens.engine.together import width_of
 from attrsens.errors import AttrsensError
 
 if TYPE_CHECKING:
+    import torch
+
     from attrsens.engine.judge import Judge
     from attrsens.engine.sweep.mover import Mover
     from attrsens.models.classifier import Classifier
@@ -246,10 +248,10 @@ def execute(prepared: Prepared, *, sink: Sink | None = None, progress: Progress 
     if prepared.store:
         prepared.store.trim()
     provenance = Provenance(
-        versions={"python": platform.python_version()} | {p: metadata.version(p) for p in PACKAGES},
+        versions=versions(),
         weights={c.id: c.sha256 or "" for c in request.classifiers},
-        device=_device_name(request.classifiers[0]),
-        threads=_threads(),
+        device=device_name(request.classifiers[0].device),
+        threads=threads(),
         argv=[printable(word) for word in sys.argv],
         started=prepared.started.isoformat(timespec="seconds"),
         seconds=round(time.perf_counter() - prepared.begin, 3),
@@ -324,15 +326,20 @@ def distinct(classifiers: Sequence[Classifier]) -> dict[str, str]:
     return {c.id: c.name if names.count(c.name) == 1 else c.id for c in classifiers}
 
 
-def _device_name(classifier: Classifier) -> str:
+def versions() -> dict[str, str]:
+    """Of Python and of what results may depend on."""
+    return {"python": platform.python_version()} | {p: metadata.version(p) for p in PACKAGES}
+
+
+def device_name(device: torch.device) -> str:
+    """The device with the model of a GPU."""
     import torch
 
-    if classifier.device.type == "cuda":
-        return f"{classifier.device} ({torch.cuda.get_device_name(classifier.device)})"
-    return str(classifier.device)
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
-def _threads() -> int:
+def threads() -> int:
+    """How many torch works with."""
     import torch
 
     return torch.get_num_threads()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from attrsens.errors import AttrsensError
 from attrsens.models.checkpoints import State
@@ -91,7 +93,19 @@ def _bare(net: Net, classes: int) -> nn.Module:
         with torch.device("meta"):
             return net.build(classes)
     except (NotImplementedError, RuntimeError):  # some compute their widths with tensors
-        return net.build(classes)
+        with _Undrawn():
+            return net.build(classes)
+
+
+class _Undrawn(TorchFunctionMode):
+    """While active, parameters are not filled: initial weights that nobody asks for take most of the time."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
+        filled = args[0] if args else kwargs.get("tensor")
+        if isinstance(filled, nn.Parameter) and name.endswith("_") and not name.startswith("_"):
+            return filled
+        return func(*args, **kwargs)
 
 
 def _take(bare: nn.Module, state: State) -> bool:

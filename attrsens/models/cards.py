@@ -42,13 +42,31 @@ def read_card(path: Path) -> Card | None:
         AttrsensError: it has one that is damaged, or that names what is not known.
     """
     told = _header(path)
-    if told is None or FORMAT not in told:
-        return None
+    return None if told is None or FORMAT not in told else _understood(told[FORMAT], str(path))
+
+
+def write_card(card: Mapping[str, Any]) -> dict[str, str]:
+    """A card as the metadata of safetensors: one entry, since the order of several is left to chance.
+
+    Raises:
+        AttrsensError: nobody could read it.
+    """
+    text = json.dumps(card, sort_keys=True, allow_nan=False)
+    if len(json.dumps(text)) > LARGEST // 2:  # the rest is for names and shapes of tensors
+        raise AttrsensError(
+            f"a model card of {len(text):,} bytes is too long; {len(card['classes']):,} classes want shorter names"
+        )
+    _understood(text, "model")
+    return {FORMAT: text}
+
+
+def _understood(text: object, what: str) -> Card:
     try:
-        card = json.loads(told[FORMAT])
+        card = json.loads(text)  # type: ignore[arg-type]
         steps, classes = card["preprocess"], card["classes"]
         if not (isinstance(classes, list) and 1 < len(classes) <= NAMED and all(isinstance(c, str) for c in classes)):
             raise ValueError("its classes are no list of names")
+        "".join(classes).encode()  # which fails for halves of characters
         arch = card["architecture"]
         if not isinstance(arch, str) or arch.startswith("py:"):
             raise ValueError("its architecture is no name")
@@ -61,25 +79,29 @@ def read_card(path: Path) -> Card | None:
         check_arch(arch)
         return Card(arch, Preprocess(**settings), tuple(classes), card)
     except AttrsensError as error:
-        raise AttrsensError(f"{path}: its model card cannot be used: {error}") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise AttrsensError(f"{path}: its model card cannot be read ({str(error)[:100]})") from None
-
-
-def write_card(card: Mapping[str, Any]) -> dict[str, str]:
-    """A card as the metadata of safetensors: one entry, since the order of several is left to chance."""
-    return {FORMAT: json.dumps(card, sort_keys=True, allow_nan=False)}
+        raise AttrsensError(f"{what}: its model card cannot be used: {error}") from None
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise AttrsensError(f"{what}: its model card cannot be read ({str(error)[:100]})") from None
 
 
 def _header(path: Path) -> dict[str, Any] | None:
-    """The metadata of a safetensors file; None for any other file, or one whose header is too large to bother."""
+    """The metadata of a safetensors file; None for any other file, and for a large header that has no card.
+
+    Raises:
+        AttrsensError: a card lies in a header that is too large to be looked at.
+    """
     with path.open("rb") as file:
         start = file.read(9)
         length = int.from_bytes(start[:8], "little")
-        if start[8:] != b"{" or length > LARGEST:
+        if start[8:] != b"{" or length > path.stat().st_size:
             return None
-        try:
-            told = json.loads(b"{" + file.read(length - 1)).get("__metadata__")
-        except (ValueError, RecursionError):
-            return None  # the reader of weights will say what is wrong
+        header = b"{" + file.read(length - 1)
+    if length > LARGEST:
+        if f'"{FORMAT}"'.encode() not in header:
+            return None
+        raise AttrsensError(f"{path}: its model card cannot be read (a header of {length:,} bytes; 1 MiB at most)")
+    try:
+        told = json.loads(header).get("__metadata__")
+    except (ValueError, RecursionError):
+        return None  # the reader of weights will say what is wrong
     return told if isinstance(told, dict) else None

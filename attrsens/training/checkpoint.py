@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from contextlib import suppress
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor
 
 from attrsens.errors import AttrsensError, OutputError
+from attrsens.models.checkpoints import payload_hash, printable
 
-FORMAT = "attrsens-training-1"
+FORMAT = "attrsens-training-2"
 
 
 def replace_file(path: Path, payload: bytes) -> None:
@@ -46,14 +48,15 @@ def save_state(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) ->
     from safetensors.torch import save
 
     plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    replace_file(path, save(plain, {"format": FORMAT, "facts": json.dumps(facts)}))
+    told = json.dumps(facts)
+    replace_file(path, save(plain, {"format": FORMAT, "facts": told, "sha256": _digest(plain, told)}))
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """(tensors, facts) of a checkpoint; None where there is none.
+    """(tensors, facts) of a checkpoint, as they were saved; None where there is none.
 
     Raises:
-        AttrsensError: the file is something else.
+        AttrsensError: the file is something else, or damaged.
     """
     from safetensors import safe_open
 
@@ -64,13 +67,25 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
             told = file.metadata() or {}
             if told.get("format") != FORMAT:
                 raise ValueError("of another format")
-            facts: dict[str, Any] = json.loads(told["facts"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}
+        if told["sha256"] != _digest(tensors, told["facts"]):
+            raise ValueError("damaged: its hash differs")
+        facts: dict[str, Any] = json.loads(told["facts"])
+        if not isinstance(facts["identity"], dict):
+            raise ValueError("it does not say of what")
     except Exception as error:  # damage of any type
-        raise AttrsensError(
-            f"{path}: not a checkpoint of attrsens train ({str(error)[:100]}); remove it or choose another --out"
-        ) from None
+        raise no_checkpoint(path, error) from None
     return tensors, facts
+
+
+def no_checkpoint(path: Path, why: Exception) -> AttrsensError:
+    """The error for a file that no training can go on from."""
+    what = printable(str(why)[:100])
+    return AttrsensError(f"{path}: not a checkpoint of attrsens train ({what}); remove it or choose another --out")
+
+
+def _digest(tensors: dict[str, Tensor], facts: str) -> str:
+    return hashlib.sha256(f"{payload_hash(tensors)}\n{facts}".encode()).hexdigest()
 
 
 def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

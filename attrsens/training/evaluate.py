@@ -44,7 +44,7 @@ def pgd_accuracy(net: Learner, data: Data, budget: Budget, steps: int, seed: int
 
     def survive(x: Tensor, y: Tensor, first: int) -> Tensor:
         alive = _right(net, x, y)
-        batch = Batch(x, y, first, seed)
+        batch = Batch(x, y, first, seed, purpose="measure")
         at = (x + random_start(batch, budget.norm, budget.eps)).clamp(0, 1)
         for _ in range(steps):
             here = alive.nonzero()[:, 0]
@@ -141,9 +141,23 @@ def _share(net: Learner, data: Data, judge: Callable[[Tensor, Tensor, int], Tens
     return kept / max(1, len(data))
 
 
+def all_finite(net: Learner, data: Data) -> bool:
+    """Whether weights, running statistics and the logits of every image are finite."""
+    kept = [t for t in net.module.state_dict().values() if t.is_floating_point()]
+    if not all(bool(torch.isfinite(t).all()) for t in kept):
+        return False
+    with torch.no_grad():
+        return _share(net, data, lambda x, y, first: net.logits(x).isfinite().all(1)) == 1
+
+
 def _right(net: Learner, x: Tensor, y: Tensor) -> Tensor:
     with torch.no_grad():
-        return net.logits(x).argmax(1) == y
+        return _correct(net.logits(x), y)
+
+
+def _correct(logits: Tensor, y: Tensor) -> Tensor:
+    """Whether top-1 is the class; it is none where a logit is no finite number."""
+    return (logits.argmax(1) == y) & logits.isfinite().all(1)
 
 
 def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -162,4 +176,4 @@ def _gradient_and_loss(net: Learner, x: Tensor, y: Tensor, loss: Loss) -> tuple[
         logits = net.logits(x)
         values = loss(logits, y)
         (gradient,) = torch.autograd.grad(values.sum(), x)
-    return gradient, logits.argmax(1) == y, values.detach()
+    return gradient, _correct(logits.detach(), y), values.detach()

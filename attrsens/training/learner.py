@@ -27,6 +27,7 @@ class Batch:
         step: counted from 0 over the whole run.
         seed: the user's.
         progress: share of the run that lies behind, in [0, 1).
+        purpose: what draws are for: to train, or to measure.
     """
 
     x: Tensor
@@ -34,15 +35,19 @@ class Batch:
     step: int
     seed: int
     progress: float = 0.0
+    purpose: str = "train"
 
     def uniform(self, purpose: str, per_image: bool = False) -> Tensor:
         """Draws from U[0, 1) as large as the batch, or one an image."""
         shape = (len(self.x),) if per_image else tuple(self.x.shape)
-        return self._placed(Stream(self.seed, "", f"train {purpose}").uniform([self.step], shape)[0])
+        return self._placed(self._stream(purpose).uniform([self.step], shape)[0])
 
     def normal(self, purpose: str) -> Tensor:
         """Draws from N(0, 1) as large as the batch."""
-        return self._placed(Stream(self.seed, "", f"train {purpose}").normal([self.step], tuple(self.x.shape))[0])
+        return self._placed(self._stream(purpose).normal([self.step], tuple(self.x.shape))[0])
+
+    def _stream(self, purpose: str) -> Stream:
+        return Stream(self.seed, "", f"{self.purpose} {purpose}")
 
     def _placed(self, drawn: object) -> Tensor:
         tensor = torch.as_tensor(drawn).to(self.x.device)

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from attrsens.errors import AttrsensError, InputError
 from attrsens.params import Value
 from attrsens.training import RECIPES
-from attrsens.training.checkpoint import copied, load_state, prefixed, save_state, under
+from attrsens.training.checkpoint import copied, load_state, no_checkpoint, prefixed, save_state, under
 from attrsens.training.data import Batches, Data
-from attrsens.training.evaluate import Budget, clean_accuracy, pgd_accuracy
+from attrsens.training.draws import drawing
+from attrsens.training.evaluate import Budget, all_finite, clean_accuracy, pgd_accuracy
 from attrsens.training.guard import collapsed
 from attrsens.training.learner import Learner
 from attrsens.training.state import State, learning_rate
@@ -128,7 +129,12 @@ class Trainer:
         saved = started = time.monotonic()
         earlier = self.course.seconds
         while self.state.step < self.total:
-            self._step()
+            try:
+                self._step()
+            except RuntimeError as error:
+                if "without overflow" not in str(error):
+                    raise
+                raise InputError("a setting is too large for numbers of 32 bits; try smaller ones") from None
             over = self.state.step % self.batches.steps == 0
             self.course.seconds = earlier + time.monotonic() - started
             if over:
@@ -143,11 +149,12 @@ class Trainer:
         batch = self.batches[state.step]
         spec = RECIPES[course.recipe]
         own = {h.name: course.parameters[h.name] for h in spec.own()}
-        loss = spec.function(self.net, batch, **own)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise InputError(f"training diverged: the loss of step {state.step + 1} is {value}; try a smaller --lr")
-        state.descend(loss, learning_rate(state.step, self.total, float(self.job.parameters["lr"])))
+        with drawing(batch.seed, f"step {state.step}", self.net.device):
+            loss = spec.function(self.net, batch, **own)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise diverged(f"the loss of step {state.step + 1} is {value}")
+            state.descend(loss, learning_rate(state.step, self.total, float(self.job.parameters["lr"])))
         state.sums = [state.sums[0] + value, state.sums[1] + 1]
         last = course.curves[-1] if course.curves else {}
         epochs = int(self.job.parameters["epochs"])
@@ -161,6 +168,8 @@ class Trainer:
         state, course = self.state, self.course
         row: dict[str, Any] = {"epoch": state.step // self.batches.steps, "loss": state.sums[0] / state.sums[1]}
         with state.averaged():
+            if state.step == self.total and not all_finite(self.net, self.held):
+                raise diverged("its weights, or what they give for held-out images, are not finite")
             row["clean"] = clean_accuracy(self.net, self.held)
             row["adversarial"] = pgd_accuracy(self.net, self.watched, self.job.budget, WATCH_STEPS)
         state.sums = [0.0, 0.0]
@@ -168,7 +177,7 @@ class Trainer:
         if self._guard is None or course.recipe != self.job.recipe:
             return
         row["guarded"] = pgd_accuracy(self.net, self.watched, self.job.budget, WATCH_STEPS)
-        if not collapsed(row["guarded"], course.best):
+        if not collapsed(row["guarded"], course.best, len(self.watched)):
             course.best = max(course.best, row["guarded"])
             course.good, self._good = state.step, copied(state.tensors())
             return
@@ -199,14 +208,41 @@ class Trainer:
                 f"{self.path}: the checkpoint of another training (it differs in {', '.join(differing)}); "
                 "choose another --out or --name, or remove it"
             )
-        begun = facts.get("machine", {})
+        try:
+            begun = self._take(tensors, facts)
+        except (AttrsensError, KeyError, TypeError, ValueError, AttributeError) as error:  # made by another hand
+            raise no_checkpoint(self.path, error) from None
         moved = [f"{k} {v} instead of {begun[k]}" for k, v in _machine().items() if begun.get(k, v) != v]
         if moved:
             log.warning("%s: goes on with %s: the weights will differ in rounding", self.path, ", ".join(moved))
-        self.state.restore(tensors, facts["step"], facts["sums"])
-        self.course = Course(**facts["course"])
-        good = under("good", tensors)
-        self._good = good if good else self._good
+
+    def _take(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> dict[str, Any]:
+        """Go on from what a checkpoint holds, if that is whole; the machine it was made on.
+
+        Raises:
+            ValueError, KeyError, ...: it is not.
+        """
+        course, step, (loss, steps) = Course(**facts["course"]), facts["step"], facts["sums"]
+        guarded = self._guard is not None and course.recipe == self.job.recipe
+        if not guarded and course.recipe not in (self.job.recipe, self._guard and self._guard[0]):
+            raise ValueError("of another recipe")
+        if RECIPES[course.recipe].complete(course.parameters) != course.parameters:
+            raise ValueError("its parameters are incomplete")
+        if type(step) is not int or not 0 <= step <= self.total or not 0 <= course.good <= step:
+            raise ValueError("its step is none of this training")
+        kinds = {name: (t.shape, t.dtype) for name, t in self.state.tensors().items()}
+        kinds |= {f"good.{name}": kind for name, kind in kinds.items()} if guarded else {}
+        if {name: (t.shape, t.dtype) for name, t in tensors.items()} != kinds:
+            raise ValueError("its tensors are not those of this network")
+        self.state.restore(tensors, step, [float(loss), int(steps)])
+        self.course = course
+        self._good = under("good", tensors) if guarded else self._good
+        return dict(facts["machine"])
+
+
+def diverged(what: str) -> InputError:
+    """The error of a training that led nowhere."""
+    return InputError(f"training diverged: {what}; try a smaller --lr, with --force or under another --name")
 
 
 def _machine() -> dict[str, Any]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attrsens.engine.train.request import Request
 from attrsens.errors import AttrsensError
@@ -19,6 +18,7 @@ from attrsens.models.checkpoints import payload_hash
 from attrsens.models.outputs import check_logits
 from attrsens.models.surgery import core_of, first_output
 from attrsens.training.data import Data
+from attrsens.training.draws import drawing
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,29 @@ def beginning(request: Request, data: Data, seen: Data, device: torch.device) ->
     except RuntimeError as error:
         side = data.images.shape[1]
         raise AttrsensError(f"architecture {found.architecture} takes no pictures of {side} px ({error})") from None
+    _try_to_learn(module, x[: min(int(request.parameters["batch"]), len(seen))], found.architecture)
     return Beginning(module, found.architecture, found.preprocess, found.start)
 
 
+def _try_to_learn(module: nn.Module, x: Tensor, arch: str) -> None:
+    """Raise if it cannot see a batch of training: BatchNorm knows no spread of a single number.
+
+    Raises:
+        AttrsensError: says so.
+    """
+    tried = copy.deepcopy(module).train()
+    try:
+        with torch.no_grad(), drawing(0, "try", x.device):
+            tried(x)
+    except ValueError as error:
+        what = (
+            f"architecture {arch} cannot learn from {len(x)} picture{'s' * (len(x) > 1)} of {x.shape[2]} px at a time"
+        )
+        raise AttrsensError(f"{what} ({error}); try a larger --batch or --size") from None
+
+
 def _new(request: Request, arch: str, data: Data, seen: Data) -> Beginning:
-    seed = hashlib.blake2b(f"{request.parameters['seed']}\ninit".encode(), digest_size=7).digest()
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # the initial weights of its authors, drawn by our seed; nobody else sees it
-        torch.default_generator.manual_seed(int.from_bytes(seed))
+    with drawing(int(request.parameters["seed"]), "init", torch.device("cpu")):  # as its authors do, by our seed
         module = find_architecture(arch).build(len(data.classes))
     mean, std = seen.statistics()
     side = data.images.shape[1]

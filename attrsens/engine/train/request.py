@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from attrsens.engine.datasets import NAMES, check_dataset
+from attrsens.engine.datasets import NAMES, check_dataset, title
 from attrsens.errors import AttrsensError, unknown
 from attrsens.models import zoo
 from attrsens.models.architectures import check_arch
@@ -23,6 +25,8 @@ from attrsens.training import RECIPES
 FAMILY, WIDTH = "preact-resnet", 32
 BUDGET = ("linf", 2 / 255)  # of the adversary that watches where the recipe has none of its own
 NORMS = ("linf", "l2")
+SUFFIXES = {"model": ".safetensors", "card": ".md", "report": ".json", "checkpoint": ".checkpoint"}
+LONGEST = 200  # bytes of a name, so that no file's is too long for a file system
 
 
 @dataclass(frozen=True)
@@ -135,9 +139,13 @@ def request(
             raise AttrsensError(
                 f"architecture {arch}: a model card cannot name your own code; use a named architecture"
             )
-    name = name or f"{Path(dataset).stem}-{spec.name}"
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise AttrsensError(f"name {name!r}: letters, digits, dots, dashes and underscores")
+    plain = re.sub(r"[^\w.-]+", "-", title(dataset)).lstrip(".-")[:100]
+    name = name or f"{plain or 'data'}-{spec.name}"
+    if not re.fullmatch(r"\w[\w.-]*", name) or len(os.fsencode(name)) > LONGEST:
+        raise AttrsensError(
+            f"name {name[:60]!r}: letters, digits, dots, dashes and underscores, {LONGEST} bytes at most"
+        )
+    _check_files(Path(out), name, force)
     own = [(str(complete["norm"]), float(complete["eps"]))] if "eps" in complete else [BUDGET]
     return Request(
         dataset=dataset,
@@ -160,6 +168,36 @@ def request(
         name=name,
         force=force,
     )
+
+
+def _check_files(out: Path, name: str, force: bool) -> None:
+    """Raise if the files cannot lie there, or would replace what is none of ours.
+
+    Raises:
+        AttrsensError: names what is in the way.
+    """
+    above = next(folder for folder in (out, *out.absolute().parents) if os.path.lexists(folder))
+    if not above.is_dir():
+        raise AttrsensError(f"out: {out} cannot be written (Not a directory); choose another --out")
+    for kind, suffix in SUFFIXES.items():
+        path = out / f"{name}{suffix}"
+        if path.is_dir():
+            raise AttrsensError(f"{path} cannot be written (a folder); choose another --name or --out")
+        if not force and os.path.lexists(path) and not _ours(path, kind, name):
+            raise AttrsensError(
+                f"{path} was not written by attrsens train; choose another --name or --out, or --force to replace it"
+            )
+
+
+def _ours(path: Path, kind: str, name: str) -> bool:
+    """Whether a card for people, or a report, looks like one of ours; what else there is has checks of its own."""
+    if kind not in ("card", "report"):
+        return True
+    try:
+        text = path.read_text(encoding="utf-8")
+        return text.startswith(f"# {name}\n\n| | |\n") if kind == "card" else json.loads(text)["command"] == "train"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def _budget(text: str) -> tuple[str, float]:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrsens.engine.datasets import read_dataset
-from attrsens.engine.train.request import Request, request
+from attrsens.engine.inputs import printable
+from attrsens.engine.report import SCHEMA_VERSION
+from attrsens.engine.train.request import SUFFIXES, Request, request
 from attrsens.errors import AttrsensError
 from attrsens.spec import canonical
 from attrsens.training import RECIPES
 
 if TYPE_CHECKING:
+    import torch
+
     from attrsens.engine.train.network import Beginning
     from attrsens.training.data import Data
     from attrsens.training.run import Course, Job, Progress
@@ -27,15 +34,17 @@ Say = Callable[[str], None]
 
 @dataclass
 class Training:
-    """What a training came to; `asdict` of it is the report.
+    """What a training came to; `asdict` of it is the report, of the shape that all commands share.
 
     Attributes:
+        config: every option that decided anything, resolved.
         model: the model card; empty where the training was interrupted.
         curves: one row an epoch: loss, clean and adversarial accuracy on held-out images.
         fallbacks: where the guard against catastrophic overfitting took over.
         accuracy: at the end, by kind of adversary.
         files: relative to the folder.
-        provenance: seconds, and whether anything was computed by this call.
+        provenance: what ran, when and on what; seconds are of the training, `fresh` says whether this call computed.
+        records, aggregates, ...: what other commands find; empty.
     """
 
     config: dict[str, Any]
@@ -44,8 +53,16 @@ class Training:
     fallbacks: list[dict[str, Any]] = field(default_factory=list)
     accuracy: list[dict[str, Any]] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
+    records: list[Any] = field(default_factory=list)
+    aggregates: list[Any] = field(default_factory=list)
+    comparisons: list[Any] = field(default_factory=list)
+    effects: list[Any] = field(default_factory=list)
+    figures: list[str] = field(default_factory=list)
+    failures: list[Any] = field(default_factory=list)
+    skipped: list[Any] = field(default_factory=list)
+    gates: list[Any] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
-    schema_version: int = 1
+    schema_version: int = SCHEMA_VERSION
     command: str = "train"
 
     @property
@@ -89,10 +106,12 @@ def carry_out(asked: Request, tick: Tick = lambda progress: None, say: Say = lam
     """
     from attrsens.engine.train import files
     from attrsens.engine.train.network import beginning
+    from attrsens.models.cards import write_card
     from attrsens.models.devices import keep_memory, pick_device
     from attrsens.training.precision import pick_precision
     from attrsens.training.run import Trainer
 
+    started = datetime.now(UTC)
     device = pick_device(asked.device)
     keep_memory(device.type)
     data = _read(asked, say)
@@ -100,28 +119,29 @@ def carry_out(asked: Request, tick: Tick = lambda progress: None, say: Say = lam
     if not 0 < held < len(data):
         raise AttrsensError(f"held-out must leave images on both sides; got {held} of {len(data)}")
     seen, kept = data.split(held, int(asked.parameters["seed"]))
+    val = _read_val(asked, data, say) if asked.val else kept
     net = beginning(asked, data, seen, device)
     job = _job(asked, pick_precision(asked.precision, device), data, held, net)
+    make_card = partial(files.make_card, asked, job, net.module, net.start, data, held)
+    write_card(make_card([]))  # raises where nobody could read it
     with files.alone(asked):
         if asked.force:
             files.forget(asked)
-        done = files.finished(asked, job)
+        done = files.finished(asked, job, val)
         if done is not None:
-            return Training(**{**done, "provenance": {**done["provenance"], "fresh": False}})
-        trainer = Trainer(job, net.module, seen, kept, asked.path(files.SUFFIXES["checkpoint"]), tick)
+            known = {f.name: done[f.name] for f in fields(Training) if f.name in done}
+            return Training(**{**known, "provenance": {**done["provenance"], "fresh": False}})
+        trainer = Trainer(job, net.module, seen, kept, asked.path(SUFFIXES["checkpoint"]), tick)
+        report = Training(_config(asked, job, held, device), provenance=_provenance(net, device, started))
         try:
-            weights, course = files.trained(asked) or trainer.run()
+            weights, course, card = files.trained(asked) or (*trainer.run(), None)
             net.module.load_state_dict(weights)
-            val = _read_val(asked, data, say) if asked.val else kept
-            accuracy = _measured(asked, job, net, val, say)
+            card = card or make_card(course.fallbacks)
+            card |= files.measured_on(val, _measured(asked, job, net, val, say))
         except KeyboardInterrupt:
-            raise Stopped(_report(asked, job, {}, trainer.course, [], interrupted=True)) from None
-        card = files.make_card(
-            asked, job, net.module, net.preprocess, net.start, data, held, val, accuracy, course
-        )  # fmt: skip
+            raise Stopped(_filled(report, asked, {}, trainer.course)) from None
         files.write_files(asked, net.module, card, course)
-        report = _report(asked, job, card, course, accuracy)
-        files.write_report(asked, asdict(report))
+        files.write_report(asked, asdict(_filled(report, asked, card, course)))
     return report
 
 
@@ -166,6 +186,8 @@ def _job(asked: Request, precision: str, data: Data, held: int, net: Beginning) 
         "data": data.sha256,
         "held_out": held,
         "start": net.start["sha256"] if net.start else None,
+        "classes": list(data.classes),
+        "preprocess": net.preprocess.describe(),
     }
     steps = net.preprocess
     budget = Budget(norm, eps)
@@ -196,31 +218,43 @@ def _measured(asked: Request, job: Job, net: Beginning, val: Data, say: Say) -> 
     return rows
 
 
-def _report(
-    asked: Request,
-    job: Job,
-    card: dict[str, Any],
-    course: Course,
-    accuracy: list[dict[str, Any]],
-    interrupted: bool = False,
-) -> Training:
-    from attrsens.engine.train.files import SUFFIXES
-
-    config: Mapping[str, Any] = {
-        "dataset": asked.dataset,
+def _config(asked: Request, job: Job, held: int, device: torch.device) -> dict[str, Any]:
+    return {
+        "dataset": printable(asked.dataset),
         "recipe": asked.recipe,
         **asked.parameters,
         "arch": job.identity["architecture"],
         "from": asked.start,
+        "size": asked.size,
+        "classes": asked.classes,
+        "limit": asked.limit,
+        "held_out": held,
+        "offline": asked.offline,
         "evaluation": asked.evaluation,
+        "device": str(device),
+        "precision": job.precision,
     }
-    kinds = [kind for kind in SUFFIXES if (kind == "checkpoint") == interrupted]
-    return Training(
-        config=dict(config),
-        model=card,
-        curves=course.curves,
-        fallbacks=course.fallbacks,
-        accuracy=accuracy,
-        files={kind: asked.path(SUFFIXES[kind]).name for kind in kinds},
-        provenance={"seconds": course.seconds, "fresh": True, "interrupted": interrupted},
-    )
+
+
+def _provenance(net: Beginning, device: torch.device, started: datetime) -> dict[str, Any]:
+    from attrsens.engine.verbs import device_name, threads, versions
+
+    return {
+        "versions": versions(),
+        "weights": {net.start["name"]: net.start["sha256"]} if net.start else {},
+        "device": device_name(device),
+        "threads": threads(),
+        "argv": [printable(word) for word in sys.argv],
+        "started": started.isoformat(timespec="seconds"),
+        "fresh": True,
+    }
+
+
+def _filled(report: Training, asked: Request, card: dict[str, Any], course: Course) -> Training:
+    """The report with what came out; without a card the training was interrupted."""
+    kinds = [kind for kind in SUFFIXES if (kind == "checkpoint") != bool(card)]
+    report.model, report.accuracy = card, card.get("accuracy", [])
+    report.curves, report.fallbacks = course.curves, course.fallbacks
+    report.files = {kind: asked.path(SUFFIXES[kind]).name for kind in kinds}
+    report.provenance |= {"seconds": course.seconds, "interrupted": not card}
+    return report
