@@ -15,7 +15,7 @@ BUDGETS = (("linf", 2 / 255, "L-infinity 2/255"), ("linf", 8 / 255, "L-infinity 
 INTRODUCTION = """\
 # Reference networks
 
-*Written by `python docs/reference_nets.py FOLDER` from the reports of trainings; do not edit.* Made by
+*Written by `python docs/reference_nets.py docs/reproduction/nets` from the reports of trainings; do not edit.* Made by
 `docs/reference_nets.sh`; the names that begin with `cifar10-` are shipped, and load offline by their names. Accuracies
 are those of the CIFAR-10 test images as JPEG scans (quality 75): clean on all of them, under attack on a
 thousand, PGD with 20 steps and AutoPGD (cross-entropy, then the difference of logits ratio, 50 steps each), in float32.
