@@ -106,7 +106,7 @@ def _end(inside: Any, start: float, side: int) -> float | None:
 
 
 def correlation(a: Numbers, b: Numbers) -> Estimate:
-    """Pearson's over images, of one net; the interval by the bootstrap of image pairs (percentiles of Fisher's z)."""
+    """Pearson's over images, of one net; the interval by the percentile bootstrap over images."""
     (net,) = a
     images = [i for i in a[net] if a[net][i] is not None and b[net].get(i) is not None]
     x, y = (np.asarray([part[net][i] for i in images], np.float64) for part in (a, b))

@@ -354,7 +354,7 @@ posthoc = Study(
             },
             direction=-1 if score == "max_sensitivity" else 1,
         )
-        for twin in ("lite0+softplus", "lite0+smoothed")
+        for twin in ("lite0+softplus:beta=0.8", "lite0+smoothed:n=50,sigma=0.25,seed=0")
         for score, word in (("max_sensitivity", "less sensitive"), ("gini", "sparser"))
     ],
 )
