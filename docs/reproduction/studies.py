@@ -21,7 +21,7 @@ STUDIES: dict[str, Study] = {s.id: s for part in (sam, sam_knobs, bnd, smo, hse)
 FIGURES = {
     "sam-fig1": "a figure: twelve maps of one image",
     "sam-maps": "a figure",
-    "sam-tennis": "a figure of two pictures that are lost",
+    "sam-tennis": "a figure; its balls, drawn anew, are sample:tennis19 and sample:tennis84",
     "sam-wsl": "needs boxes and a robust twin at once; lite0 alone has no published number",
     "sam-accuracy": "no published numbers of the reference settings alone",
     "sam-acc-45-sp-s": "part of sam-acc-45, which has sliding patch with far apart sizes",
