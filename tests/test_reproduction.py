@@ -63,9 +63,40 @@ def test_a_ratio_holds_the_ratios_that_its_data_allow(part):
     assert found.ci95[1] - found.ci95[0] < 0.4
     exact = estimates.difference(numbers(3 * b), numbers(found.ci95[1] * b, net="b"))
     assert exact.value < 0
-    unbounded = estimates.ratio(numbers(b), numbers(draws(4, 60), net="b"))
-    assert unbounded.ci95 is None
-    assert unbounded.reason == "not bounded"
+
+
+def test_a_ratio_without_bounds_gives_way_to_the_difference(part):
+    estimates = part("estimates")
+    a, b = numbers(draws(2, 60, 1.0, 0.2)), numbers(draws(4, 60), net="b")
+    found = estimates.ratio(a, b)
+    gap = estimates.difference(a, b)
+    assert (found.kind, found.value, found.ci95) == (estimates.INSTEAD, gap.value, gap.ci95)
+    assert estimates.verdict(found, 3.0, None) == "in direction"
+    assert estimates.verdict(found, 0.3, None) == "does not hold"
+
+
+def test_contrasts_within_the_same_nets_are_paired_net_by_net(part):
+    estimates = part("estimates")
+    noise = draws(1, 60, sd=0.01)
+    shifts = {"a": -1.0, "b": 0.0, "c": 1.0}
+    after = {net: dict(enumerate(shift + 0.04 + noise)) for net, shift in shifts.items()}
+    before = {net: dict(enumerate(shift + 0.1 * noise)) for net, shift in shifts.items()}
+    found = estimates.difference(after, before)
+    assert found.value == pytest.approx(0.04 + 0.9 * noise.mean())
+    assert 0.03 < found.ci95[0] < found.ci95[1] < 0.05
+    assert (found.a, found.b) == (pytest.approx(0.04 + noise.mean()), pytest.approx(0.1 * noise.mean()))
+    opposed = {net: dict(enumerate(shift * 2 + 0.04 + noise)) for net, shift in shifts.items()}
+    assert estimates.difference(opposed, before).ci95[0] < 0
+
+
+def test_equal_numbers_have_an_interval_without_width(part):
+    estimates = part("estimates")
+    same = numbers([0.5, 0.25, 1.5, 2, 3, 4])
+    found = estimates.difference(same, {"b": same["a"]})
+    assert found.ci95 == (0, 0)
+    assert estimates.verdict(found, None, None, 0.01) == "in direction"
+    assert estimates.level(numbers([1.0] * 6)).ci95 == (1, 1)
+    assert estimates.level(numbers([1.0] * 5)).ci95 is None
 
 
 def test_a_correlation_is_pearsons(part):
@@ -102,6 +133,22 @@ def test_verdicts_follow_the_rules_fixed_beforehand(part, kind, ci95, effect, di
     found = estimates.Estimate(kind, None if ci95 is None else ci95[0], ci95, 50, (1, 1), null)
     assert estimates.verdict(found, effect, direction, margin) == word
     assert estimates.Estimate.of(json.loads(json.dumps(found.data()))) == found
+
+
+@pytest.mark.parametrize(
+    ("ci95", "word"),
+    [
+        ((-0.04, 0.04), "in direction"),
+        ((0.01, 0.2), "inconclusive"),
+        ((0.06, 0.2), "does not hold"),
+        ((-0.2, -0.06), "does not hold"),
+        ((-0.2, 0.2), "inconclusive"),
+    ],
+)
+def test_a_claim_of_equality_has_two_sides(part, ci95, word):
+    estimates = part("estimates")
+    found = estimates.Estimate("mean", 1 + ci95[0], (1 + ci95[0], 1 + ci95[1]), 50, (1, 0), 1.0)
+    assert estimates.verdict(found, None, None, within=0.05) == word
 
 
 def test_rows_are_found_by_what_tells_them_apart(part, run_cli, tmp_path):

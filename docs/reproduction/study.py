@@ -45,8 +45,8 @@ class Claim:
     Attributes:
         text: the claim, in our words; `published`: its numbers.
         evidence: whose nets -> what the reports say; the first decides, the others stand beside it.
-        effect, direction, margin: as `estimates.verdict` takes them.
-        cannot: why it cannot be tested here.
+        effect, direction, margin, within: as `estimates.verdict` takes them.
+        cannot: why it cannot be tested here; numbers that stand beside it get no verdict.
         note: what differs from the paper.
     """
 
@@ -57,6 +57,7 @@ class Claim:
     effect: float | None = None
     direction: int | None = None
     margin: float | None = None
+    within: float | None = None
     cannot: str = ""
     note: str = ""
 
@@ -97,7 +98,8 @@ ALL = (STD, LINF, L2, CURE, *SEEDS, *PAIR)
 def cifar(verb: str, options: str, count: int, nets: Sequence[str] = ALL) -> Run:
     """A run on the first images of the CIFAR-10 test set (JPEG scans; any prefix is balanced)."""
     command = f"{verb} {CIFAR} --limit {count} {models(*nets)} {options}"
-    return Run(command, f"first {count} CIFAR-10 test images")
+    some = f"first {count} CIFAR-10 test images"
+    return Run(command, f"of the {some} those that the nets get right" if "--only-correct" in options else some)
 
 
 def twins(
