@@ -95,8 +95,8 @@ corr = Study(
     "Over images: does a map near its boundary's lie on the object?",
     {
         "boxes": Run(
-            f"score {BOXES} --limit 90 --preset bnd-corr --no-calibrate",
-            "of the first 90 images with boxes those that lite0 gets right",
+            f"score {BOXES} --limit 24 --preset bnd-corr --no-calibrate",
+            "of the first 24 images with boxes those that lite0 gets right",
         )
     },
     [
@@ -110,7 +110,7 @@ corr = Study(
         for title, values in POSITIONS.items()
         for score, value in zip(("loc", "eg", "pp", "con"), values, strict=True)
     ],
-    "Boxes of any size; lite0 at 224 pixels. The paper's formula of Con is lost: ours need not be its.",
+    "Boxes of any size; lite0 at 224 pixels, a minute an image. The paper's formula of Con is lost: ours need not be its.",
     prepare=boxed,
 )
 
@@ -129,8 +129,8 @@ loc = Study(
     "Localisation of eight explanations by the boxes of objects.",
     {
         "boxes": Run(
-            f"score {BOXES} --limit 40 --preset bnd-loc",
-            "of the first 40 images with boxes those that lite0 gets right",
+            f"score {BOXES} --limit 16 --preset bnd-loc",
+            "of the first 16 images with boxes those that lite0 gets right",
         )
     },
     [
