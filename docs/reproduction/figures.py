@@ -22,7 +22,7 @@ PANELS = (  # title, study, lines: name and key
         {"grad": "grad, faithfulness", "grad+smooth": "grad+smooth, faithfulness"},
     ),
     (
-        "cosine distance to the boundary's map (lower: nearer)",
+        "cosine distance to the boundary's (lower: nearer)",
         "bnd-dose",
         {"grad to bsm": "grad to bsm", "ig to agi": "ig to agi"},
     ),
@@ -46,7 +46,7 @@ def _ladder(panels: Sequence[tuple[str, Mapping[str, Any], Mapping[str, str]]], 
             means = [e.value for e in found]
             ends = [[abs((e.ci95 or (e.value, e.value))[i] - e.value) for e in found] for i in (0, 1)]  # type: ignore[operator]
             axes.errorbar(BUDGETS, means, ends, marker="o", ms=4, lw=1.3, capsize=3, color=colour, label=name)
-        axes.set_title(title, fontsize=9)
+        axes.set_title(title, fontsize=8.5)
         axes.set_xticks(BUDGETS)
         axes.set_xlabel("L2 budget of the training", fontsize=8)
         axes.tick_params(labelsize=8)
