@@ -110,7 +110,7 @@ corr = Study(
         for title, values in POSITIONS.items()
         for score, value in zip(("loc", "eg", "pp", "con"), values, strict=True)
     ],
-    "Boxes of any size; lite0 at 224 pixels, a minute an image. The paper's formula of Con is lost: ours need not be its.",
+    "Boxes of any size; lite0 at 224 pixels, a minute an image. Con's formula is lost: ours need not be the paper's.",
     prepare=boxed,
 )
 

@@ -11,6 +11,14 @@ from study import Claim, Study
 
 NOT_RUN = "not run yet"
 ORDER = ("holds", "in direction", "does not hold", "inconclusive", CANNOT, NOT_RUN)
+TALLY = {
+    "holds": "hold with their numbers",
+    "in direction": "hold in direction",
+    "does not hold": "do not hold",
+    "inconclusive": "inconclusive",
+    CANNOT: "not testable here",
+    NOT_RUN: "not run yet",
+}
 INTRODUCTION = """\
 # The papers' claims, put to the test
 
@@ -159,4 +167,5 @@ def short(studies: Mapping[str, Study], results: Mapping[str, dict[str, Any]]) -
 def tally(studies: Iterable[Study], results: Mapping[str, dict[str, Any]]) -> str:
     """How many claims came out how, in a sentence."""
     words = Counter(_rows(claim, results.get(study.id))[0][-1] for study in studies for claim in study.claims)
-    return ", ".join(f"{words[name]} {name}" for name in ORDER if words[name])
+    parts = [f"{words[name]} {told}" for name, told in TALLY.items() if words[name]]
+    return f"{words.total()} claims: {', '.join(parts)}. Those that matter most:"
