@@ -386,7 +386,7 @@ posthoc = Study(
         "lite0": lite(
             "--method grad --model lite0 --model lite0+softplus:beta=0.8 --model lite0+smoothed "
             "--metrics max_sensitivity:n=20 --metrics gini --no-calibrate",
-            40,
+            10,
         )
     },
     [
