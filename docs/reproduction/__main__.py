@@ -2,6 +2,7 @@
 
     python docs/reproduction run sam-noise --data DIR --work DIR
     python docs/reproduction run --all --data DIR --work DIR      # hours on two cores; goes on where it stopped
+    python docs/reproduction images --data DIR                    # writes common.txt: images that all nets get right
     python docs/reproduction page                                 # writes docs/reproduction.md from results/*.json
 
 DIR of --data holds cifar10-test.npz, mnist1000.npz, imagenet/, boxes/, masks/, sam/ and models/; small nets come from
@@ -18,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import common
 from figures import draw
 from page import page
 from reading import Table
@@ -35,12 +37,18 @@ def main() -> int:
     run.add_argument("--again", action="store_true", help="compute claims again from reports that are there")
     run.add_argument("--data", required=True, help="folder of the data")
     run.add_argument("--work", required=True, help="folder for reports")
+    images = verbs.add_parser("images", help="find the images that all nets get right")
+    images.add_argument("--data", required=True, help="folder of the data")
     verbs.add_parser("list", help="studies, and whether they have results")
     verbs.add_parser("page", help="write docs/reproduction.md")
     given = parser.parse_args()
     if given.verb == "page":
         (HERE.parent / "reproduction.md").write_text(page(STUDIES.values(), results(), FIGURES), encoding="utf-8")
         draw(results(), HERE.parent / "images")
+        return 0
+    if given.verb == "images":
+        places = common.find(Path(given.data), NETS)
+        common.LIST.write_text("".join(f"{place}\n" for place in places), encoding="utf-8")
         return 0
     if given.verb == "list":
         done = results()
@@ -59,6 +67,8 @@ def _one(study: Study, data: Path, work: Path, again: bool) -> int:
     made.mkdir(parents=True, exist_ok=True)
     if study.prepare:
         study.prepare(data, made)
+    shared = work / "cifar10-common.npz"
+    common.write(data, shared)
     for name, run in study.runs.items():
         out = made / name
         report = out / "report.json"
@@ -67,7 +77,7 @@ def _one(study: Study, data: Path, work: Path, again: bool) -> int:
                 sys.executable,
                 "-m",
                 "attrsens",
-                *run.words(data=str(data), nets=str(NETS), made=str(made)),
+                *run.words(data=str(data), nets=str(NETS), made=str(made), common=str(shared)),
                 "--out",
                 str(out),
                 "-q",

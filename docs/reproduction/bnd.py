@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from estimates import Estimate, correlation, difference, level, ratio
 from reading import Numbers, each
-from study import CURE, L2, LADDER, LINF, LITE, SEEDS, STD, Claim, Run, Study, Tables, cifar, twins
+from study import LADDER, LINF, LITE, SEEDS, STD, Claim, Run, Study, Tables, common, twins
 
 TITLES = {"grad to bsm": ("grad", "auto"), "ig to agi": ("ig", "agi"), "ig to big": ("ig", "auto")}
 PUBLISHED = {"grad to bsm": (59.96, 1.23), "ig to agi": (28.20, 1.43), "ig to big": (31.22, 2.73)}
@@ -44,7 +44,7 @@ def closer(title: str, measure: str) -> dict[str, Any]:
 align = Study(
     "bnd-align",
     "Distance of the gradient and of integrated gradients to their counterparts at the decision boundary.",
-    {"cifar": cifar("score", "--preset bnd-align --only-correct --no-calibrate", 40, (STD, LINF, L2, CURE, *SEEDS))},
+    {"cifar": common("score", "--preset bnd-align --no-calibrate", (STD, LINF, *SEEDS), 50)},
     [
         *(
             Claim(
@@ -70,7 +70,8 @@ align = Study(
             for title in ("grad to bsm", "ig to agi")
         ),
     ],
-    "7,000 passes an image and net. bsm is the gradient of the class's score there, as published.",
+    "Fifty images: 7,000 passes each way an image and net. bsm is the gradient of the class's score there, as "
+    "published.",
 )
 
 POSITIONS = {
@@ -95,8 +96,8 @@ corr = Study(
     "Over images: does a map near its boundary's lie on the object?",
     {
         "boxes": Run(
-            f"score {BOXES} --limit 24 --preset bnd-corr --no-calibrate",
-            "of the first 24 images with boxes those that lite0 gets right",
+            f"score {BOXES} --limit 16 --preset bnd-corr --no-calibrate",
+            "of the first 16 images with boxes those that lite0 gets right",
         )
     },
     [
@@ -129,9 +130,12 @@ loc = Study(
     "Localisation of eight explanations by the boxes of objects.",
     {
         "boxes": Run(
-            f"score {BOXES} --limit 16 --preset bnd-loc",
+            f"score {BOXES} --limit 16 --preset bnd-loc --no-calibrate",
             "of the first 16 images with boxes those that lite0 gets right",
-        )
+        ),
+        "floor": Run(
+            f"score {BOXES} --method grad --metrics eg", "of all images with boxes those that lite0 gets right"
+        ),
     },
     [
         *(
@@ -151,7 +155,7 @@ loc = Study(
             "taken for granted",
             {
                 LITE: lambda t: difference(
-                    t["boxes"]("eg", [LITE], method="grad"), t["boxes"]("eg (floor)", [LITE], method="grad")
+                    t["floor"]("eg", [LITE], method="grad"), t["floor"]("eg (floor)", [LITE], method="grad")
                 )
             },
             direction=1,
@@ -184,7 +188,7 @@ def searched(t: Tables, nets: Sequence[str], stage: str, what: str = "distance")
 search = Study(
     "bnd-search",
     "The nearest image of another class: PGD, then also CW, then also AutoPGD.",
-    {"cifar": cifar("attack", "--preset bnd-search --method grad --only-correct", 60, (STD, LINF, L2, CURE, *SEEDS))},
+    {"cifar": common("attack", "--preset bnd-search --method grad", (STD, LINF, *SEEDS))},
     [
         Claim(
             "robust",
@@ -227,7 +231,7 @@ search = Study(
 bsg = Study(
     "bnd-bsg",
     "SmoothGrad against the mean of the boundary's gradients over noisy copies, at six noise levels.",
-    {"cifar": cifar("compare", "--preset bnd-bsg --only-correct", 24, (STD, LINF))},
+    {"cifar": common("compare", "--preset bnd-bsg", (STD, LINF), 50)},
     [
         Claim(
             "falls",
@@ -251,7 +255,8 @@ bsg = Study(
             note="distances fall with the length of gradients too, the cosine does not",
         ),
     ],
-    "12,600 passes each way an image and net. The paper has the same noise on both sides; here either draws its own.",
+    "Fifty images: 12,600 passes each way an image and net. The paper has the same noise on both sides; here either "
+    "draws its own.",
 )
 
 
@@ -276,11 +281,10 @@ completeness = Study(
     "bnd-completeness",
     "How far sums of maps are from differences of the output; 200 steps by the trapezoid rule (agi: its 15).",
     {
-        "cifar": cifar(
+        "cifar": common(
             "score",
             "--method ig:steps=200,rule=trapezoid --method big:steps=200,rule=trapezoid "
-            "--method agi:mode=path,eps=0.05,steps=15,k=15 --metrics completeness --only-correct --no-calibrate",
-            40,
+            "--method agi:mode=path,eps=0.05,steps=15,k=15 --metrics completeness --no-calibrate",
             (STD, LINF),
         )
     },
@@ -330,7 +334,7 @@ def slope(t: Tables, title: str) -> Numbers:
 dose = Study(
     "bnd-dose",
     "Dose and response: the distance of the gradient to the boundary's on nets of growing L2 budget (0, .25, .5, 1).",
-    {"cifar": cifar("score", "--preset bnd-align --only-correct --no-calibrate", 40, LADDER)},
+    {"cifar": common("score", "--preset bnd-align --no-calibrate", LADDER)},
     [
         Claim(
             title,

@@ -129,7 +129,7 @@ LEVELS = {  # slope a rung of the published four
 levels = Study(
     "hse-levels",
     "Sensitivity and faithfulness on a ladder of ever more robust nets (L2 budgets 0, .25, .5, 1).",
-    {"cifar": cifar("score", "--preset hse-levels --faithfulness-share 0.1628 --no-calibrate", 40, LADDER)},
+    {"cifar": cifar("score", "--preset hse-levels --faithfulness-share 0.1628 --no-calibrate", 100, LADDER)},
     [
         Claim(
             f"{method}, {score}",
@@ -222,7 +222,7 @@ def by_radius(t: Tables, score: str, radius: float) -> Numbers:
 radius = Study(
     "hse-radius",
     "Sensitivity, faithfulness and distance from the base of the smoothed gradient, by smoothing radius.",
-    {"cifar": cifar("sweep", "--preset hse-radius --no-calibrate", 30, STDS[:1])},
+    {"cifar": cifar("sweep", "--preset hse-radius --no-calibrate", 100, STDS[:1])},
     [
         Claim(
             "sensitivity",

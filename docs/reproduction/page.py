@@ -45,6 +45,11 @@ the shipped pair and a third party's pair stand beside, one net a regime, which 
 The first line of a claim decides. Images are CIFAR-10's test images as JPEG scans, top-1 class explained, unless a
 command says otherwise; the third party's pair was trained on the original pixels, and loses about ten points of
 accuracy on the scans.
+
+**How many**: where nets are compared, the first 100 images that all nets get right (`{common}` in commands; their
+places in the test set are in `docs/reproduction/common.txt`, which `python docs/reproduction images` finds). These are
+easier than most, for regular nets above all. Where 100 images would keep a core busy for more than an hour there are
+fewer, and the study says so.
 """
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from estimates import Estimate, difference
 from reading import Numbers, each
-from study import ALL, CIFAR, STDS, Claim, Run, Study, Tables, cifar, models, twins
+from study import ALL, CIFAR, STDS, Claim, Run, Study, Tables, common, models, twins
 
 SIMILARITIES = ("spearman", "hog", "ssim")
 
@@ -42,7 +42,7 @@ def clean_to_noisy(t: Tables, nets: Sequence[str], metric: str) -> Numbers:
 noise = Study(
     "sam-noise",
     "The gradient of an image against that of its noisy copy (sd .316 of pixels in [0, 1]).",
-    {"cifar": cifar("compare", "--preset sam-noise --only-correct", 100)},
+    {"cifar": common("compare", "--preset sam-noise")},
     [
         Claim(
             f"{metric}",
@@ -96,7 +96,7 @@ def gain(method: str, against: str = "grad", plain: str = "grad", **where: Any) 
 gbp_cross = Study(
     "sam-gbp-cross",
     "Guided backpropagation of a regular net against the gradient of its robust twin (SSIM).",
-    {"cifar": cifar("compare", "--preset sam-gbp-cross --only-correct --no-calibrate", 100)},
+    {"cifar": common("compare", "--preset sam-gbp-cross --no-calibrate")},
     [
         Claim(
             "drift",
@@ -113,7 +113,7 @@ gbp_cross = Study(
 gi_ig = Study(
     "sam-gi-ig",
     "Integrated gradients of a regular net against input times gradient of its robust twin (SSIM).",
-    {"cifar": cifar("compare", "--preset sam-gi-ig --only-correct --no-calibrate", 100)},
+    {"cifar": common("compare", "--preset sam-gi-ig --no-calibrate")},
     [
         Claim(
             "drift",
@@ -135,7 +135,7 @@ def by_count(t: Tables, regular: Sequence[str], robust: Sequence[str], n: int) -
 sg_cross = Study(
     "sam-sg-cross",
     "SmoothGrad of a regular net, at several sample counts, against the gradient of its robust twin (SSIM).",
-    {"cifar": cifar("compare", "--preset sam-sg-cross --only-correct --no-calibrate", 30)},
+    {"cifar": common("compare", "--preset sam-sg-cross --no-calibrate")},
     [
         Claim(
             "drift",
@@ -152,7 +152,6 @@ sg_cross = Study(
             direction=1,
         ),
     ],
-    "Thirty images: six methods by twelve nets.",
 )
 
 
@@ -164,7 +163,7 @@ def outlines(t: Tables, nets: Sequence[str]) -> Numbers:
 outline = Study(
     "sam-outline",
     "How much of an edge detector's map a gradient's magnitude holds (Spearman).",
-    {"cifar": cifar("compare", "--preset sam-outline --only-correct --no-calibrate", 100)},
+    {"cifar": common("compare", "--preset sam-outline --no-calibrate")},
     [
         Claim(
             "edges",

@@ -8,7 +8,7 @@ from typing import Any
 
 from estimates import Estimate, difference, level, ratio
 from reading import Numbers, each
-from study import LINF, LITE, SEEDS, STD, Claim, Run, Study, Tables, cifar, twins
+from study import LINF, LITE, SEEDS, STD, Claim, Run, Study, Tables, common, twins
 
 TWO = (STD, LINF, *SEEDS)
 Pick = Callable[[Tables, Sequence[str]], Numbers]
@@ -53,7 +53,7 @@ def effect_of(knob: str, value: float, net: str) -> Callable[[Tables], Estimate]
 sg_n = Study(
     "sam-sg-n",
     "SmoothGrad at 50, 100, 200, 500 and 800 samples, against 50.",
-    {"cifar": cifar("sweep", "--preset sam-sg-n --only-correct --no-calibrate", 60)},
+    {"cifar": common("sweep", "--preset sam-sg-n --no-calibrate")},
     [
         Claim(
             "ssim",
@@ -75,7 +75,7 @@ sg_n = Study(
 sg_std = Study(
     "sam-sg-std",
     "SmoothGrad at three noise levels, against .2; two draws of each.",
-    {"cifar": cifar("sweep", "--preset sam-sg-std --replicates 2 --only-correct --no-calibrate", 100, (STD, LINF))},
+    {"cifar": common("sweep", "--preset sam-sg-std --replicates 2 --no-calibrate", (STD, LINF))},
     [
         Claim(
             "effect",
@@ -90,8 +90,8 @@ sg_std = Study(
 
 def masks(preset: str, what: str, *claims: Claim) -> Study:
     """A sweep of meaningful perturbation."""
-    run = cifar("sweep", f"--preset {preset} --only-correct --no-calibrate", 40, TWO)
-    note = "Forty images: up to 450 steps for each of eight nets. At 32 pixels the jitter of 4 of 224 is none."
+    run = common("sweep", f"--preset {preset} --no-calibrate", TWO)
+    note = "At 32 pixels the jitter of 4 of 224 is none."
     return Study(preset, what, {"cifar": run}, claims, note)
 
 
@@ -168,7 +168,7 @@ def limes(preset: str, knob: str, what: str) -> Study:
         robust_less_regular(over_values(knob), third=False),
         margin=0.05,
     )
-    run = cifar("sweep", f"--preset {preset} --only-correct --no-calibrate", 40, TWO)
+    run = common("sweep", f"--preset {preset} --no-calibrate", TWO)
     return Study(preset, what, {"cifar": run}, [claim], "Superpixels of pictures of 32 pixels are about 4 pixels wide.")
 
 
@@ -178,7 +178,7 @@ lime_k = limes("sam-lime-k", "segments", "LIME with 25, 50 and 100 superpixels, 
 sp_l = Study(
     "sam-sp-l",
     "Sliding patch with five far apart patch sizes, against the middle one; sizes scaled from 224 pixels.",
-    {"cifar": cifar("sweep", "--preset sam-sp-l --only-correct --no-calibrate", 60)},
+    {"cifar": common("sweep", "--preset sam-sp-l --no-calibrate")},
     [
         Claim(
             "ssim",
@@ -278,7 +278,7 @@ def patch_less_others(t: Tables) -> Estimate:
 acc45 = Study(
     "sam-acc-45",
     "Scores of four methods while a knob of each is turned: how much a score varies within an image.",
-    {"cifar": cifar("sweep", f"--preset sam-acc-45 --metrics ssim {CURVES} --only-correct --no-calibrate", 40, TWO)},
+    {"cifar": common("sweep", f"--preset sam-acc-45 --metrics ssim {CURVES} --no-calibrate", TWO)},
     [
         Claim(
             "less",
@@ -349,9 +349,9 @@ hidden = Study(
     "sam-hidden",
     "Do averages over images hide how much a score varies within one? And do other knobs matter more than the seed?",
     {
-        "knobs": cifar("sweep", f"--preset sam-hidden {CURVES} --only-correct --no-calibrate", 40, (STD,)),
-        "seeds": cifar("sweep", f"--preset sam-acc-45 {CURVES} --only-correct --no-calibrate", 40, (STD,)),
-        "iterations": cifar("sweep", "--preset sam-marg-46-iter --only-correct --no-calibrate", 40, (STD,)),
+        "knobs": common("sweep", f"--preset sam-hidden {CURVES} --no-calibrate", (STD,)),
+        "seeds": common("sweep", f"--preset sam-acc-45 {CURVES} --no-calibrate", (STD,)),
+        "iterations": common("sweep", "--preset sam-marg-46-iter --no-calibrate", (STD,)),
     },
     [
         *(

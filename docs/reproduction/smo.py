@@ -10,7 +10,7 @@ from typing import Any
 
 from estimates import difference
 from reading import Numbers, each
-from study import CURE, L2, LINF, LITE, SEEDS, STD, Claim, Run, Study, Tables, cifar, twins
+from study import CURE, L2, LINF, LITE, SEEDS, STD, Claim, Run, Study, Tables, cifar, common, twins
 
 FOUR = {  # name: where
     "grad": {"method": "grad"},
@@ -120,7 +120,7 @@ NORMALISED = "--infidelity-normalize true"
 infidelity = Study(
     "smo-infid",
     "Infidelity of four maps under removal of squares of 29 or 30 pixels, 500 of them drawn; normalised.",
-    {"lite0": lite(f"--preset smo-infid --infidelity-n 500 {NORMALISED} --no-calibrate", 40)},
+    {"lite0": lite(f"--preset smo-infid --infidelity-n 500 {NORMALISED} --no-calibrate", 100)},
     [
         Claim(
             name,
@@ -144,14 +144,7 @@ def infid(t: Tables, nets: Sequence[str]) -> Numbers:
 infid_cifar = Study(
     "smo-infid-cifar",
     "Infidelity of the gradient under removal of squares of 1 to 15 pixels of 32 (1,000 drawn), normalised.",
-    {
-        "cifar": cifar(
-            "score",
-            f"--preset smo-infid-cifar --infidelity-n 1000 {NORMALISED} --only-correct --no-calibrate",
-            60,
-            NETS,
-        )
-    },
+    {"cifar": common("score", f"--preset smo-infid-cifar --infidelity-n 1000 {NORMALISED} --no-calibrate", NETS)},
     [
         Claim(
             "cure",
@@ -181,7 +174,7 @@ def cascade(t: Tables, nets: Sequence[str]) -> Numbers:
 cascade_cifar = Study(
     "smo-cascade-cifar",
     "Rank correlation of gradients while a ResNet's blocks are randomised from the output down.",
-    {"cifar": cifar("score", "--preset smo-cascade-cifar --only-correct --no-calibrate", 100, NETS)},
+    {"cifar": common("score", "--preset smo-cascade-cifar --no-calibrate", NETS)},
     [
         Claim(
             "at",
@@ -197,7 +190,7 @@ cascade_cifar = Study(
 cascade_lite = Study(
     "smo-cascade",
     "Rank correlation of maps while layers are randomised from the output down.",
-    {"lite0": lite("--preset smo-cascade --no-calibrate", 20)},
+    {"lite0": lite("--preset smo-cascade --no-calibrate", 100)},
     [
         Claim(
             name,
@@ -211,7 +204,7 @@ cascade_lite = Study(
         )
         for name in ("sg", "ug", "grad+softplus")
     ],
-    "lite0 stands for VGG-16; twenty images.",
+    "lite0 stands for VGG-16.",
 )
 
 CLASS = {"grad": (0.60, 0.49), "sg": (0.54, 0.37), "ug": (0.57, 0.38), "grad+softplus": (0.62, 0.45)}
@@ -292,8 +285,8 @@ def moved(t: Tables, nets: Sequence[str], kind: str) -> Numbers:
 
 def attacked(kind: str, options: str, nets: Sequence[str]) -> Run:
     """An attack of 200 steps; the image that comes nearest while the class is kept."""
-    command = f"--preset smo-attack-cifar-{kind} {options} --steps 200 --only-correct --format csv"
-    return cifar("attack", command, 40, nets)
+    command = f"--preset smo-attack-cifar-{kind} {options} --steps 200 --format csv"
+    return common("attack", command, nets, 50)
 
 
 KINDS = ("delta", "stadv", "all")

@@ -15,7 +15,7 @@ STDS, LINFS = ([f"small-{kind}-{seed}" for seed in range(3)] for kind in ("std",
 LADDER = ["small-std-0", "small-l2-0.25", "small-l2-0.5", "small-l2-1"]
 PAIR = ("cifar10-resnet32", "cifar10-resnet32-adv-linf")
 TWINS = [(STDS, LINFS), ([STD], [LINF]), ([PAIR[0]], [PAIR[1]])]
-CIFAR, LITE = "{data}/cifar10-test.npz", "lite0"
+CIFAR, COMMON, LITE = "{data}/cifar10-test.npz", "{common}", "lite0"
 
 Tables = Mapping[str, Table]
 Found = Estimate | None
@@ -26,7 +26,8 @@ class Run:
     """One command.
 
     Attributes:
-        command: an attrsens command line without its name, images and output; {data}, {nets}, {made} are folders.
+        command: an attrsens command line without its name, images and output; {data}, {nets}, {made} are folders,
+            {common} is the file of common images.
         images: what it is given, in words.
     """
 
@@ -82,10 +83,11 @@ class Study:
 
 def models(*nets: str) -> str:
     """--model options; nets of the data folder and of the nets folder by file."""
-    return " ".join(f"--model {_file(net)}" for net in nets)
+    return " ".join(f"--model {located(net)}" for net in nets)
 
 
-def _file(net: str) -> str:
+def located(net: str) -> str:
+    """What --model takes."""
     if net.startswith("small-"):
         return f"{{nets}}/{net}.safetensors"
     return f"{{data}}/models/{net}.safetensors" if net in PAIR or net.startswith("mnist-") else net
@@ -100,6 +102,12 @@ def cifar(verb: str, options: str, count: int, nets: Sequence[str] = ALL) -> Run
     command = f"{verb} {CIFAR} --limit {count} {models(*nets)} {options}"
     some = f"first {count} CIFAR-10 test images"
     return Run(command, f"of the {some} those that the nets get right" if "--only-correct" in options else some)
+
+
+def common(verb: str, options: str, nets: Sequence[str] = ALL, count: int = 100) -> Run:
+    """A run on the first of the images that all nets get right (common.txt)."""
+    command = f"{verb} {COMMON} --limit {count} {models(*nets)} {options}"
+    return Run(command, f"the first {count} CIFAR-10 test images that all nets get right")
 
 
 def twins(
