@@ -174,23 +174,25 @@ def test_a_spread_over_methods_and_curves_is_that_of_the_regular_over_the_robust
     knobs, rows = part("sam_knobs"), []
     for net, wide in ((STD, 3.0), (LINF, 1.0)):
         for i, (method, knob) in enumerate(knobs.TURNED.items()):
-            for score in ("insertion", "deletion"):
+            for score, more in (("insertion", 1), ("deletion", 3)):
                 rows += [
-                    (score, {"model": net, "method": method, knob: k}, [10 * (i + 1) + s * wide * (i + 1)] * 6)
+                    (score, {"model": net, "method": method, knob: k}, [10 * (i + 1) + s * wide * more * (i + 1)] * 6)
                     for k, s in ((1, -1), (2, 1))
                 ]
     tables = {"cifar": table(part, *rows)}
     found = evidence(part, "sam_knobs", "sam-acc-45", "less", TWINS)(tables)
-    assert (found.value, found.a, found.b) == (3.0, 7.5, 2.5)
+    assert (found.value, found.a, found.b) == (3.0, 15.0, 5.0)
     share = evidence(part, "sam_knobs", "sam-acc-45", "less, share", TWINS)(tables)
-    assert (share.a, share.b) == (pytest.approx(0.3), pytest.approx(0.1))
+    assert (share.a, share.b) == (pytest.approx(0.6), pytest.approx(0.2))
 
 
 def test_sliding_patch_is_held_to_the_lowest_of_the_other_three(part):
     knobs, rows = part("sam_knobs"), []
     for net in SEEDS:
         for method, value in (("sg", 0.9), ("sp", 0.3), ("lime", 0.5), ("mp", 0.7)):
-            rows += referred("ssim", knobs.TURNED[method], {1: value - 0.1, 2: value + 0.1}, net, method)
+            some = referred("ssim", knobs.TURNED[method], {1: value - 0.1, 2: value + 0.1}, net, method)
+            swapped = {"lime": 0.2, "mp": -0.2}.get(method, 0)  # on half of the images another is the lowest
+            rows += [(q, place, np.array(values) + swapped * (np.arange(6) % 2)) for q, place, values in some]
     found = knobs.patch_less_others({"cifar": table(part, *rows)})
     assert (found.a, found.b) == (pytest.approx(0.3), pytest.approx(0.5))
 
@@ -228,8 +230,10 @@ def test_boundary_maps_that_are_nearer_count_as_nearer(part):
     for net, raw, cosine in ((STD, 8.0, 0.9), (LINF, 2.0, 0.3)):
         name, place = "alignment:normal=fc,measure=raw", {"model": net, "method": "grad"}
         rows += [(name, place, [raw] * 6), (f"{name} [cosine]", place, [cosine] * 6)]
+        rows.append((name, place | {"method": "ig"}, [raw * raw] * 6))
     tables, title = {"cifar": table(part, *rows)}, TWINS
     assert evidence(part, "bnd", "bnd-align", "grad to bsm, raw", title)(tables).value == 4.0
+    assert evidence(part, "bnd", "bnd-align", "ig to big, raw", title)(tables).value == 16.0
     found = evidence(part, "bnd", "bnd-align", "grad to bsm, cosine", title)(tables)
     assert found.value == pytest.approx(-0.6)  # robust less regular: the claim is that it is negative
 
@@ -323,6 +327,14 @@ def test_scores_of_twins_are_of_the_robust_less_the_regular(part, study, key, qu
     assert found.value == pytest.approx(0.5)
 
 
+def test_sparseness_is_told_by_where_absolute_values_are_taken(part):
+    values = {("sg", "abs_sample"): 0.3, ("sg", "signed"): 0.4, ("grad", "abs_sample"): 0.5}
+    rows = [("gini", {**LITE, "method": m, "sign": sign}, [v] * 6) for (m, sign), v in values.items()]
+    tables = {"lite0": table(part, *rows)}
+    for key, value in (("sg", -0.2), ("sg, signed", -0.1)):
+        assert evidence(part, "smo", "smo-gini", key, "lite0")(tables).value == pytest.approx(value)
+
+
 def test_resistance_to_attacks_is_what_a_map_moves_less(part):
     rows = [("prediction_kept", {"model": net}, [1] * 6) for net in (STD, LINF)]
     rows += [("original_distance", {"model": net}, [v] * 6) for net, v in ((STD, 0.9), (LINF, 0.2))]
@@ -404,9 +416,23 @@ def test_common_images_are_the_first_that_every_net_gets_right(part):
 
 
 def test_kept_numbers_are_of_as_many_images_as_were_asked_for(part):
+    fewer = ("bnd-search", "smo-attack-cifar")  # a stage found nothing, or the class was lost
     studies = part("studies")
+    tried = 0
     for name, kept in studies.results().items():
         commands = [run["command"] for run in kept["runs"].values()]
-        if len(commands) == 1 and "{common}" in commands[0]:
-            asked = int(commands[0].partition("--limit ")[2].split()[0])
-            assert all(e["n"] <= asked for claim in kept["claims"].values() for e in claim.values()), name
+        if all("{common}" in command for command in commands):
+            (asked,) = {int(command.partition("--limit ")[2].split()[0]) for command in commands}
+            found = {e["n"] for claim in kept["claims"].values() for e in claim.values()}
+            assert max(found) == asked, name
+            assert found == {asked} or name in fewer, name
+            tried += 1
+    assert tried > 20
+
+
+def test_shares_have_wilsons_interval_even_where_all_are_alike(part):
+    estimates = part("estimates")
+    found = estimates.share({"a": dict.fromkeys(range(100), 1.0)}, 0.999)
+    assert (found.value, found.n, found.null) == (1, 100, 0.999)
+    assert found.ci95 == (pytest.approx(1 / (1 + 1.959964**2 / 100)), 1)
+    assert estimates.verdict(found, None, None, within=0.03) == "inconclusive"

@@ -68,7 +68,8 @@ def _one(study: Study, data: Path, work: Path, again: bool) -> int:
     if study.prepare:
         study.prepare(data, made)
     shared = work / "cifar10-common.npz"
-    common.write(data, shared)
+    if any("{common}" in run.command for run in study.runs.values()):
+        common.write(data, shared)
     for name, run in study.runs.items():
         out = made / name
         report = out / "report.json"
@@ -116,7 +117,9 @@ def _one(study: Study, data: Path, work: Path, again: bool) -> int:
 
 
 def _passes(report: dict[str, Any]) -> dict[str, int]:
-    """What maps and scores cost, each by itself."""
+    """What maps and scores cost, each by itself; of attacks what was made."""
+    if report["command"] == "attack":
+        return dict(report["provenance"]["passes_run"])
     parts = [record["passes"] for record in report["records"]]
     parts += [score["passes"] for record in report["records"] for score in record["scores"].values()]
     return {kind: sum(part[kind] for part in parts) for kind in ("forward", "backward")}

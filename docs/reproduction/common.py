@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ LIST = Path(__file__).parent / "common.txt"
 
 
 def listed() -> list[int]:
-    """Their places in cifar10-test.npz."""
+    """Their places in cifar10-test.npz, whose classes take turns."""
     return [int(word) for word in LIST.read_text(encoding="utf-8").split()]
 
 
@@ -49,4 +50,6 @@ def write(data: Path, out: Path) -> None:
     scans = [parts["data"][ends[i] : ends[i + 1]] for i in places]
     parts |= {name: parts[name][places] for name in ("labels", "number")}
     parts |= {"data": np.concatenate(scans), "offsets": np.cumsum([0, *map(len, scans)])}
-    np.savez(out, **parts)
+    part = out.with_name(f"{out.stem}.{os.getpid()}.npz")
+    np.savez(part, **parts)
+    part.replace(out)

@@ -70,6 +70,13 @@ def level(numbers: Numbers, null: float = 0.0) -> Estimate:
     return Estimate("mean", found.estimate, found.ci95, found.n, found.seeds, null, reason=found.reason)
 
 
+def share(numbers: Numbers, null: float) -> Estimate:
+    """How many of one net's images have something, of numbers that are 0 or 1; the interval is Wilson's."""
+    data = np.asarray([v for values in numbers.values() for v in values.values() if v is not None], np.float64)
+    mean = float(data.mean()) if len(data) else None
+    return Estimate("mean", mean, mean_interval(data, kind="hits"), len(data), (len(numbers), 0), null)
+
+
 def difference(a: Numbers, b: Numbers) -> Estimate:
     """Mean of a less mean of b, on the images that have both."""
     value, ci95, n, nets, reason, (left, right) = _contrast(a, b, 1.0)
@@ -114,7 +121,7 @@ def correlation(a: Numbers, b: Numbers) -> Estimate:
     """Pearson's over images, of one net; the interval by the percentile bootstrap over images.
 
     At a true correlation near .4 and 30 to 90 images it covers 93 to 95 % on normal data and 92 to 93 % on lognormal
-    ones, where studentising Fisher's z covers 85 to 88 % (2,000 draws each).
+    ones, where studentising Fisher's z covers 85 to 88 % (2,000 draws each); at 13 images it covers about 90 %.
     """
     (net,) = a
     images = [i for i in a[net] if a[net][i] is not None and b[net].get(i) is not None]

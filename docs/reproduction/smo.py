@@ -266,7 +266,7 @@ classes = Study(
         if name != "grad"
     ],
     "Images whose first object is top-1, as published; the class of the second is among the ten highest. The published "
-    "deviation over images is about .36.",
+    "deviation over images is about .36. There are no more such images in the data.",
     prepare=two_objects,
 )
 
@@ -340,8 +340,8 @@ attack_cifar = Study(
             cannot="the weights of LPIPS are not to be had offline",
         ),
     ],
-    "200 steps instead of 1,000: at least this far; images whose class was lost are left out. Measured on the ReLU "
-    "network on the 8-bit image.",
+    "Fifty images, 200 steps instead of 1,000: at least this far. Images whose class was lost are left out. Measured on"
+    " the ReLU network on the 8-bit image.",
 )
 
 
@@ -369,6 +369,7 @@ attack_eps = Study(
         )
         for name in ("sg", "ug", "grad+softplus")
     ],
+    "The 24 first images: about a minute an image, most of it SmoothGrad's fifty copies in a hundred steps.",
 )
 
 SOFTPLUS, SMOOTHED = "lite0+softplus:beta=0.8", "lite0+smoothed:n=50,sigma=0.25,seed=0"
@@ -401,6 +402,7 @@ posthoc = Study(
             (SMOOTHED, "gini", "less sparse"),
         )
     ],
+    "Ten photographs: every map of the smoothed twin has fifty copies at 224 pixels, and a sensitivity twenty maps.",
 )
 
 STUDIES = [
