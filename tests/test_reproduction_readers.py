@@ -416,7 +416,8 @@ def test_common_images_are_the_first_that_every_net_gets_right(part):
 
 
 def test_kept_numbers_are_of_as_many_images_as_were_asked_for(part):
-    fewer = ("bnd-search", "smo-attack-cifar")  # a stage found nothing, or the class was lost
+    # a stage found nothing, or a mask is the same everywhere, which has no order
+    fewer = ("bnd-search", "sam-mp-seed", "sam-acc-45", "sam-hidden")
     studies = part("studies")
     tried = 0
     for name, kept in studies.results().items():

@@ -117,12 +117,11 @@ def _one(study: Study, data: Path, work: Path, again: bool) -> int:
 
 
 def _passes(report: dict[str, Any]) -> dict[str, int]:
-    """What maps and scores cost, each by itself; of attacks what was made."""
-    if report["command"] == "attack":
-        return dict(report["provenance"]["passes_run"])
+    """What maps and scores cost, each by itself; what was made, where that is more (searches of attacks)."""
     parts = [record["passes"] for record in report["records"]]
     parts += [score["passes"] for record in report["records"] for score in record["scores"].values()]
-    return {kind: sum(part[kind] for part in parts) for kind in ("forward", "backward")}
+    made = report["provenance"]["passes_run"]
+    return {kind: max(made[kind], sum(part[kind] for part in parts)) for kind in ("forward", "backward")}
 
 
 if __name__ == "__main__":

@@ -54,8 +54,9 @@ writes to WORK/cifar10-common.npz; their places in cifar10-test.npz, where class
 to choose them. They are easier than most, and two thirds are vehicles (airplane 11, automobile 16, bird 3, cat 1,
 deer 1, dog 4, frog 14, horse 10, ship 21, truck 19): of the first images that `cifar10-std` gets right, and of these,
 the mean probability of the class is .94 and .99, of `cifar10-linf` .61 and .76. Effects are those of easy images.
-`sam-acc`, `smo-gini-cifar`, `smo-attack-eps`, `hse-cifar`, `hse-radius` and the studies of MNIST and of lite0 take the
-first images of their data.
+`sam-acc`, `bnd-align`, `bnd-bsg`, `smo-gini-cifar`, the attacks of SMO, `hse-cifar`, `hse-radius` and the studies of
+MNIST and of lite0 take the first images of their data; where nets are compared on such, images that all of them get
+right count.
 
 Passes (F forward, B backward) are those of every map and score by itself; where several share some, fewer were made.
 """
