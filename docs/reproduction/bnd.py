@@ -132,8 +132,8 @@ loc = Study(
     "Localisation of eight explanations by the boxes of objects.",
     {
         "boxes": Run(
-            f"score {BOXES} --limit 16 --preset bnd-loc --no-calibrate",
-            "of the first 16 images with boxes those that lite0 gets right",
+            f"score {BOXES} --limit 28 --preset bnd-loc --no-calibrate",
+            "of the first 28 images with boxes those that lite0 gets right",
         ),
         "floor": Run(
             f"score {BOXES} --method grad --metrics eg", "of all images with boxes those that lite0 gets right"

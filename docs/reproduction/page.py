@@ -48,15 +48,15 @@ accuracy on the scans.
 
 **How many**: 100 images, or fewer where they would keep a core busy for about an hour or more, and the study says so.
 
-**Which**: `{common}` in commands is a file with the first 100 images that all fifteen nets get right, which `run`
-writes to WORK/cifar10-common.npz; their places in cifar10-test.npz, where classes take turns, are in
-`docs/reproduction/common.txt` (`python docs/reproduction images` finds them). The nets whose seeds are compared helped
-to choose them. They are easier than most, and two thirds are vehicles (airplane 11, automobile 16, bird 3, cat 1,
-deer 1, dog 4, frog 14, horse 10, ship 21, truck 19): of the first images that `cifar10-std` gets right, and of these,
-the mean probability of the class is .94 and .99, of `cifar10-linf` .61 and .76. Effects are those of easy images.
-`sam-acc`, `bnd-align`, `bnd-bsg`, `smo-gini-cifar`, the attacks of SMO, `hse-cifar`, `hse-radius` and the studies of
-MNIST and of lite0 take the first images of their data; where nets are compared on such, images that all of them get
-right count.
+**Which**: `{common}` in commands is a file with the first 100 images that all fifteen nets get right (SAM too takes
+those that all its nets get right). `run` writes it to WORK/cifar10-common.npz; `docs/reproduction/common.txt` has their
+places in cifar10-test.npz, where classes take turns (`python docs/reproduction images` finds them). The nets whose
+seeds are compared helped to choose them. They are easier than most, and two thirds are vehicles (airplane 11,
+automobile 16, bird 3, cat 1, deer 1, dog 4, frog 14, horse 10, ship 21, truck 19): of the first images that
+`cifar10-std` gets right, and of these, the mean probability of the class is .94 and .99, of `cifar10-linf` .61 and .76.
+Effects are those of easy images. `sam-acc`, `bnd-align`, `bnd-bsg`, `smo-gini-cifar`, the attacks of SMO, `hse-cifar`,
+`hse-radius` and the studies of MNIST and of lite0 take the first images of their data; where nets are compared on such,
+images that all of them get right count.
 
 Passes (F forward, B backward) are those of every map and score by itself; where several share some, fewer were made.
 """
