@@ -132,8 +132,8 @@ loc = Study(
     "Localisation of eight explanations by the boxes of objects.",
     {
         "boxes": Run(
-            f"score {BOXES} --limit 28 --preset bnd-loc --no-calibrate",
-            "of the first 28 images with boxes those that lite0 gets right",
+            f"score {BOXES} --limit 16 --preset bnd-loc --no-calibrate",
+            "of the first 16 images with boxes those that lite0 gets right",
         ),
         "floor": Run(
             f"score {BOXES} --method grad --metrics eg", "of all images with boxes those that lite0 gets right"
@@ -175,9 +175,9 @@ loc = Study(
             cannot="no robust net at 224 pixels, no boxes in CIFAR-10",
         ),
     ],
-    "A minute an image, so there are few; the floor is of all. Boxes of any size. PP near 1 is built into BIG, whose "
-    "path ends where the class changes; Loc of a signed map is the chance level of the box's share: see the floors of "
-    "`attrsens score`.",
+    "One to two minutes an image, so there are few; the floor is of all. Boxes of any size. PP near 1 is built into "
+    "BIG, whose path ends where the class changes; Loc of a signed map is the chance level of the box's share: see the "
+    "floors of `attrsens score`.",
     prepare=boxed,
 )
 STAGES = ("pgd", "pgd + cw", "pgd + cw + apgd")
