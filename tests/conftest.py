@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 
 # threads that wait asleep: on a busy machine, spinning ones slow each other thirtyfold
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -44,6 +46,17 @@ def plain_lite0() -> attrsens.Classifier:
 def chelsea(lite0: attrsens.Classifier) -> torch.Tensor:
     """A sample photo as lite0 sees it, (3, 224, 224)."""
     return torch.from_numpy(lite0.preprocess.apply(decode(sample("chelsea").path)))
+
+
+@pytest.fixture
+def part(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], object]]:
+    """Import a module of docs/reproduction by its name; forgotten afterwards."""
+    folder = Path(__file__).parents[1] / "docs" / "reproduction"
+    monkeypatch.syspath_prepend(str(folder))
+    yield importlib.import_module
+    for path in folder.glob("*.py"):
+        if path.stem != "__main__":
+            sys.modules.pop(path.stem, None)
 
 
 RunCli = Callable[..., tuple[int, str, str]]

@@ -1,8 +1,6 @@
 """docs/reproduction: numbers are read, judged and printed as the page says."""
 
-import importlib
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +9,6 @@ import pytest
 from attrsens.engine.presets import presets
 
 DOCS = Path(__file__).parents[1] / "docs"
-PARTS = ("bnd", "estimates", "figures", "hse", "page", "reading", "sam", "sam_knobs", "smo", "studies", "study")
-
-
-@pytest.fixture
-def part(monkeypatch):
-    """Import a module of docs/reproduction."""
-    monkeypatch.syspath_prepend(str(DOCS / "reproduction"))
-    yield importlib.import_module
-    for name in PARTS:
-        sys.modules.pop(name, None)
 
 
 def numbers(values, net="a"):
@@ -200,39 +188,3 @@ def test_every_preset_has_a_study_or_a_reason(part):
     named = {preset.name for preset in presets()}
     covered = named & (words | set(studies.STUDIES))
     assert set(studies.FIGURES) == named - covered
-
-
-def table_of(part, *rows):
-    """A table of (quantity, place, values by image)."""
-    reading = part("reading")
-    made = [reading.Row(q, {"model": "cifar10-std", **place}, dict(enumerate(values))) for q, place, values in rows]
-    return {"cifar": reading.Table(made, {})}
-
-
-def test_damage_is_the_mean_over_budgets_of_images_whose_class_is_always_kept(part):
-    rows = []
-    for eps, distances, kept in ((0.1, (0.2, 0.4), (1, 1)), (0.2, (0.6, 0.8), (1, 0))):
-        place = {"method": "grad", "attack_eps": eps}
-        rows += [("original_distance", place, distances), ("prediction_kept", place, kept)]
-    found = part("smo").damage(table_of(part, *rows), "cifar10-std", "grad")["cifar10-std"]
-    assert found == {0: pytest.approx(0.4), 1: None}
-
-
-def test_alignment_is_read_by_the_names_of_reports(part):
-    names = ("alignment:normal=fc,measure=raw,search=a", "alignment:normal=fc,search=a", "alignment:to=agi,measure=raw")
-    rows = [(name + end, {"method": m}, [i + 10 * j]) for i, name in enumerate(names) for j, end in
-            enumerate(("", " [cosine]")) for m in ("grad", "ig")]  # fmt: skip
-    bnd, tables = part("bnd"), table_of(part, *rows)
-    got = [
-        bnd.distance(tables, ["cifar10-std"], title, measure)["cifar10-std"][0]
-        for title in ("grad to bsm", "ig to agi")
-        for measure in ("raw", "cosine")
-    ]
-    assert got == [0, 10, 2, 12]
-
-
-def test_a_spread_is_the_deviation_over_a_knob_and_its_share_of_the_mean(part):
-    rows = [("insertion", {"method": "sg", "n": n}, [v]) for n, v in ((1, 1.0), (2, 3.0))]
-    knobs, tables = part("sam_knobs"), table_of(part, *rows)
-    assert knobs.spread("cifar", "insertion", "sg", "n")(tables, ["cifar10-std"])["cifar10-std"] == {0: 1.0}
-    assert knobs.spread("cifar", "insertion", "sg", "n", share=True)(tables, ["cifar10-std"])["cifar10-std"] == {0: 0.5}

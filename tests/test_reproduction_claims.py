@@ -1,14 +1,10 @@
 """docs/reproduction: in a world where the papers are right every claim holds, and where they are wrong none does."""
 
-import importlib
-import sys
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-DOCS = Path(__file__).parents[1] / "docs"
 IMAGES = 12
 VALUES = {"steps": [10, 450], "attack_eps": [0.1, 0.2]}  # of a knob; [1, 2] of all others
 EXACT = ("rank", "found", "prediction_kept")
@@ -167,17 +163,6 @@ WORLDS = {  # study: how its numbers come out
 }
 ELSEWHERE = {"sam-sg-std", "sam-sp-s", "bnd-corr"}  # test_reproduction_readers.py
 TOLD = ("the same, towards another std seed",)  # evidence that stands beside and is not the claim's
-
-
-@pytest.fixture
-def part(monkeypatch):
-    """Import a module of docs/reproduction."""
-    monkeypatch.syspath_prepend(str(DOCS / "reproduction"))
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if (DOCS / "reproduction" / f"{name}.py").exists():
-            del sys.modules[name]
 
 
 def words(part, name, right):

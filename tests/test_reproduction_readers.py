@@ -1,7 +1,5 @@
 """docs/reproduction: every reader of a report takes the numbers that its claim names, and with the claim's sign."""
 
-import importlib
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,22 +9,10 @@ from conftest import DATA, needs_data
 
 from attrsens.engine.inputs import expand
 
-DOCS = Path(__file__).parents[1] / "docs"
 STD, LINF = "cifar10-std", "cifar10-linf"
 LITE = {"model": "lite0"}
 TWINS = "cifar10-std, cifar10-linf"
 SEEDS = [f"small-{kind}-{seed}" for kind in ("std", "linf") for seed in range(3)]
-
-
-@pytest.fixture
-def part(monkeypatch):
-    """Import a module of docs/reproduction."""
-    monkeypatch.syspath_prepend(str(DOCS / "reproduction"))
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if (DOCS / "reproduction" / f"{name}.py").exists():
-            del sys.modules[name]
 
 
 def table(part, *rows):
@@ -391,6 +377,35 @@ def test_the_tables_of_sensitivity_hold_smoothed_to_plain_and_robust_to_regular(
         (measure,) = claims[key].evidence.values()
         assert measure(tables).value == pytest.approx(value)
         assert claims[key].effect == pytest.approx(published)
+
+
+def test_damage_is_the_mean_over_budgets_of_images_whose_class_is_always_kept(part):
+    rows = []
+    for eps, distances, kept in ((0.1, (0.2, 0.4), (1, 1)), (0.2, (0.6, 0.8), (1, 0))):
+        place = {"method": "grad", "attack_eps": eps}
+        rows += [("original_distance", place, distances), ("prediction_kept", place, kept)]
+    found = part("smo").damage({"cifar": table(part, *rows)}, "cifar10-std", "grad")["cifar10-std"]
+    assert found == {0: pytest.approx(0.4), 1: None}
+
+
+def test_alignment_is_read_by_the_names_of_reports(part):
+    names = ("alignment:normal=fc,measure=raw,search=a", "alignment:normal=fc,search=a", "alignment:to=agi,measure=raw")
+    rows = [(name + end, {"method": m}, [i + 10 * j]) for i, name in enumerate(names) for j, end in
+            enumerate(("", " [cosine]")) for m in ("grad", "ig")]  # fmt: skip
+    bnd, tables = part("bnd"), {"cifar": table(part, *rows)}
+    got = [
+        bnd.distance(tables, ["cifar10-std"], title, measure)["cifar10-std"][0]
+        for title in ("grad to bsm", "ig to agi")
+        for measure in ("raw", "cosine")
+    ]
+    assert got == [0, 10, 2, 12]
+
+
+def test_a_spread_is_the_deviation_over_a_knob_and_its_share_of_the_mean(part):
+    rows = [("insertion", {"method": "sg", "n": n}, [v]) for n, v in ((1, 1.0), (2, 3.0))]
+    knobs, tables = part("sam_knobs"), {"cifar": table(part, *rows)}
+    assert knobs.spread("cifar", "insertion", "sg", "n")(tables, ["cifar10-std"])["cifar10-std"] == {0: 1.0}
+    assert knobs.spread("cifar", "insertion", "sg", "n", share=True)(tables, ["cifar10-std"])["cifar10-std"] == {0: 0.5}
 
 
 @needs_data
